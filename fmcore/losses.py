@@ -1,0 +1,154 @@
+"""Losses: what the network is regressed on.
+
+Each takes ``(model, path, x0, x1)`` with x0 ~ N(0, I) and x1 data, both (B, *shape), draws t ~ U[0, t_max] where none
+is given, and returns the mean over batch and dimensions as a scalar. They differ in what the model's output means:
+
+    conditional_flow_matching   velocity    || v(x_t, t) - (alpha' x1 + sigma' x0) ||^2
+    exact_flow_matching         velocity    || v(x_t, t) - u(x_t, t) ||^2, for a known marginal velocity u
+    noise_prediction            noise       || e(x_t, t) - x0 ||^2
+    score_matching              score       sigma^2 || s(x_t, t) + x0 / sigma ||^2
+    score_flow                  score       g^2 || s(x_t, t) + x0 / sigma ||^2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fmcore.paths import AffinePath
+from fmcore.validation import check_finite, check_pair, check_time, expand_time
+from fmcore.velocity import Velocity
+
+Weight = Callable[[Tensor], Tensor]
+
+
+def conditional_flow_matching(
+    model: Velocity,
+    path: AffinePath,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    weight: Weight | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Conditional flow matching, E || v(x_t, t) - d x_t/dt ||^2 (Lipman et al. 2023, eq. 9 and 14).
+
+    Args:
+        model: ``(x, t) -> v``, shaped like x.
+        path: the probability path.
+        x0, x1: (B, *shape), paired by a coupling.
+        t: (B,) or () times in [0, t_max]; drawn uniformly, one a sample, when None.
+        weight: a function of t, shape (B,) or (), that multiplies each sample's squared error.
+        generator: draws t.
+
+    Returns:
+        Scalar, the mean over batch and dimensions (a mean, so that it compares across image sizes).
+
+    Raises:
+        ValueError: for mismatched x0 and x1, a wrong shape of t, NaN data, or a model output of another shape.
+    """
+    xt, t = _point(path, x0, x1, t, generator)
+    return _mean_square(model(xt, t), path.target(x0, x1, t), t, weight)
+
+
+def exact_flow_matching(
+    model: Velocity,
+    velocity: Velocity,
+    path: AffinePath,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    weight: Weight | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Flow matching against a known marginal velocity, E || v(x_t, t) - u(x_t, t) ||^2 (Lipman et al. 2023, eq. 5).
+
+    Its gradient in the model equals that of :func:`conditional_flow_matching` in expectation (Theorem 2). Arguments
+    as there, and ``velocity``, for example ``closed_form.EmpiricalVelocity``, evaluated without gradient.
+    """
+    xt, t = _point(path, x0, x1, t, generator)
+    with torch.no_grad():
+        target = velocity(xt, t)
+    return _mean_square(model(xt, t), target, t, weight)
+
+
+def noise_prediction(
+    model: Velocity,
+    path: AffinePath,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    weight: Weight | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Noise prediction, E || e(x_t, t) - x0 ||^2 (Ho et al. 2020, the unweighted loss).
+
+    Arguments as :func:`conditional_flow_matching`; the model predicts x0. ``velocity.from_noise`` turns it into a flow.
+    """
+    xt, t = _point(path, x0, x1, t, generator)
+    return _mean_square(model(xt, t), x0, t, weight)
+
+
+def score_matching(
+    model: Velocity,
+    path: AffinePath,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    weight: Weight | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Denoising score matching, E lambda(t) || s(x_t, t) + x0 / sigma_t ||^2 (Vincent 2011; Song et al. 2021).
+
+    Arguments as :func:`conditional_flow_matching`; the model predicts the score grad log p_t. By default
+    lambda = sigma_t^2, computed as || sigma_t s + x0 ||^2, which stays finite as sigma_t goes to 0.
+    ``weight`` multiplies this default. ``velocity.from_score`` turns the model into a flow.
+    """
+    xt, t = _point(path, x0, x1, t, generator)
+    return _mean_square(path.sigma(expand_time(t, xt)) * model(xt, t), -x0, t, weight)
+
+
+def score_flow(
+    model: Velocity,
+    path: AffinePath,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Score matching with the likelihood weight lambda = g(t)^2 (ScoreFlow, Song et al. 2021).
+
+    For the variance-preserving path g^2 = beta(1 - t). Arguments as :func:`score_matching`. Relative to sigma^2 the
+    weight grows like 1 / (1 - t) near the data, so single batches scatter more than with the other losses.
+    """
+    return score_matching(
+        model, path, x0, x1, t, weight=lambda s: (path.diffusion(s) / path.sigma(s)) ** 2, generator=generator
+    )
+
+
+def _point(
+    path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Return x_t and t (B,), drawing t where it is None."""
+    check_pair(x0, x1)
+    if x1.device.type == "cpu":  # on a device this would wait for it; there the training loop watches the loss
+        check_finite("x0", x0)
+        check_finite("x1", x1)
+    if t is None:
+        t = path.t_max * torch.rand(len(x1), generator=generator, device=x1.device, dtype=x1.dtype)
+    t = check_time(t, x1).expand(len(x1))
+    return path.interpolate(x0, x1, t), t
+
+
+def _mean_square(prediction: Tensor, target: Tensor, t: Tensor, weight: Weight | None) -> Tensor:
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"the model returned shape {tuple(prediction.shape)} for x of shape {tuple(target.shape)}: "
+            "a velocity, noise or score has the shape of x (a wrong one would broadcast into a wrong loss)."
+        )
+    squares = (prediction - target).square()
+    if weight is not None:
+        squares = squares * expand_time(weight(t), squares)
+    return squares.mean()

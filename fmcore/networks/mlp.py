@@ -1,0 +1,36 @@
+"""A multilayer perceptron for points in a few dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fmcore.validation import check_time
+
+
+class MLP(nn.Module):
+    """Fully connected velocity (x, t) -> v; time is one more input.
+
+    Args:
+        dim: number of dimensions of a sample, the product of its shape.
+        width: hidden units a layer.
+        depth: hidden layers.
+    """
+
+    def __init__(self, dim: int, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        if min(dim, width, depth) < 1:
+            raise ValueError(f"MLP needs dim, width and depth of at least 1, but has {dim}, {width}, {depth}.")
+        self.dim = dim
+        sizes = [dim + 1, *[width] * depth]
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            layers += [nn.Linear(sizes[i], sizes[i + 1]), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
+
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """Return v, shaped like x (B, *shape), for t of shape () or (B,)."""
+        if x[0].numel() != self.dim:
+            raise ValueError(f"x has shape {tuple(x.shape)}, but this MLP was built for {self.dim} dimensions.")
+        t = check_time(t, x).expand(len(x))
+        return self.layers(torch.cat([x.flatten(1), t[:, None]], dim=1)).reshape(x.shape)

@@ -1,0 +1,260 @@
+"""Affine probability paths: how a source sample becomes a data sample.
+
+A path joins x0 (source) to x1 (data) by
+
+    x_t = alpha_t x1 + sigma_t x0,     t from 0 (source) to 1 (data),
+
+so for a standard Gaussian source p_t(x | x1) = N(alpha_t x1, sigma_t^2 I). Everything else follows from the two
+schedules and their derivatives: the conditional velocity (Lipman et al. 2023, Theorem 3)
+
+    u_t(x | x1) = (sigma_t' / sigma_t) (x - alpha_t x1) + alpha_t' x1,
+
+and the linear maps between the four things that a network may predict. With E[x1 | x] and E[x0 | x] the posterior
+means of data and noise,
+
+    x = alpha E[x1 | x] + sigma E[x0 | x],   v = alpha' E[x1 | x] + sigma' E[x0 | x],   score = -E[x0 | x] / sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fmcore.validation import check_pair, check_time, expand_time, unknown_name
+
+Schedule = Callable[[Tensor], Tensor]
+
+# Where sigma_1 = 0 the velocity is singular at t = 1; Lipman et al. 2023 stop at this time too (appendix E).
+LAST_TIME = 1 - 1e-5
+
+
+@dataclass(frozen=True)
+class AffinePath:
+    """The path x_t = alpha_t x1 + sigma_t x0.
+
+    Attributes:
+        name: the name under which :func:`by_name` finds the path.
+        alpha, sigma: schedules; each maps times of any shape to values of that shape.
+        d_alpha, d_sigma: their derivatives in t.
+        t_max: the last time at which velocities are finite; train and solve on [0, t_max].
+        parameters: the numbers the path was made with, for configurations and records.
+    """
+
+    name: str
+    alpha: Schedule = field(repr=False, compare=False)
+    sigma: Schedule = field(repr=False, compare=False)
+    d_alpha: Schedule = field(repr=False, compare=False)
+    d_sigma: Schedule = field(repr=False, compare=False)
+    t_max: float = LAST_TIME
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def source_scale(self) -> float:
+        """sigma_0, the standard deviation at t = 0 of a path that starts from N(0, I).
+
+        It is 1 for the rectified, OT and cosine paths, nearly 1 for the variance-preserving one, and sigma_max for
+        the variance-exploding one: sampling starts from ``source_scale * x0``.
+        """
+        return float(self.sigma(torch.zeros((), dtype=torch.float64)))
+
+    def interpolate(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
+        """Return x_t = alpha_t x1 + sigma_t x0, shape (B, *shape), for t of shape () or (B,)."""
+        check_pair(x0, x1)
+        t = expand_time(check_time(t, x1), x1)
+        return self.alpha(t) * x1 + self.sigma(t) * x0
+
+    def target(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
+        """Return d x_t / dt = alpha_t' x1 + sigma_t' x0, what conditional flow matching regresses on."""
+        check_pair(x0, x1)
+        t = expand_time(check_time(t, x1), x1)
+        return self.d_alpha(t) * x1 + self.d_sigma(t) * x0
+
+    def velocity(self, xt: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
+        """Return the conditional velocity u_t(x | x1) (Lipman et al. 2023, Theorem 3).
+
+        Args:
+            xt: (B, *shape), any points, on the path or not.
+            x1: (B, *shape), the data samples conditioned on.
+            t: shape () or (B,), in [0, t_max]; at sigma_t = 0 the result is not finite.
+        """
+        check_pair(xt, x1)
+        t = expand_time(check_time(t, xt), xt)
+        return self.d_sigma(t) / self.sigma(t) * (xt - self.alpha(t) * x1) + self.d_alpha(t) * x1
+
+    def velocity_to_data(self, velocity: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
+        """Return E[x1 | x_t = x] = (sigma' x - sigma v) / (alpha sigma' - alpha' sigma)."""
+        alpha, sigma, d_alpha, d_sigma = self._at(t, x)
+        return (d_sigma * x - sigma * velocity) / (alpha * d_sigma - d_alpha * sigma)
+
+    def velocity_to_noise(self, velocity: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
+        """Return E[x0 | x_t = x] = (alpha v - alpha' x) / (alpha sigma' - alpha' sigma)."""
+        alpha, sigma, d_alpha, d_sigma = self._at(t, x)
+        return (alpha * velocity - d_alpha * x) / (alpha * d_sigma - d_alpha * sigma)
+
+    def velocity_to_score(self, velocity: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
+        """Return grad log p_t(x) = -E[x0 | x] / sigma_t, for a standard Gaussian source."""
+        return -self.velocity_to_noise(velocity, x, t) / self._at(t, x)[1]
+
+    def data_to_velocity(self, data: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
+        """Return the velocity of a data prediction E[x1 | x]: the conditional velocity is linear in x1."""
+        return self.velocity(x, data, t)
+
+    def noise_to_velocity(self, noise: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
+        """Return the velocity of a noise prediction E[x0 | x]: (alpha'/alpha) (x - sigma x0) + sigma' x0.
+
+        Raises:
+            ValueError: where alpha_t = 0 (t = 0 of the rectified, OT and cosine paths). There x is the noise itself,
+                so a noise prediction says nothing about the velocity: start at a small t > 0.
+        """
+        alpha, sigma, d_alpha, d_sigma = self._at(t, x)
+        if (alpha == 0).any():
+            raise ValueError(
+                f"at t = 0 the {self.name} path has alpha = 0, where a noise or score prediction does not determine "
+                "the velocity: start from a small t > 0, or use a path with alpha(0) > 0."
+            )
+        return d_alpha / alpha * (x - sigma * noise) + d_sigma * noise
+
+    def score_to_velocity(self, score: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
+        """Return the velocity that belongs to a score grad log p_t(x); raises as :meth:`noise_to_velocity`."""
+        return self.noise_to_velocity(-self._at(t, x)[1] * score, x, t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """Return g(t) >= 0 of the diffusion whose noising SDE has this path's marginals; same shape as t.
+
+        g^2 = 2 sigma (alpha' sigma / alpha - sigma'). For the variance-preserving path this is beta(1 - t), for the
+        variance-exploding one d(sigma^2)/ds (Song et al. 2021, equations 9 and 11). Infinite where alpha_t = 0.
+        """
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        return (2 * sigma * (self.d_alpha(t) * sigma / alpha - self.d_sigma(t))).clamp(min=0).sqrt()
+
+    def _at(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        t = expand_time(check_time(t, x), x)
+        return self.alpha(t), self.sigma(t), self.d_alpha(t), self.d_sigma(t)
+
+
+def ot(sigma_min: float = 0.0) -> AffinePath:
+    """Conditional optimal-transport path: alpha = t, sigma = 1 - (1 - sigma_min) t (Lipman et al. 2023, eq. 20).
+
+    Args:
+        sigma_min: standard deviation at the data, in [0, 1). The paper's text gives no value; 0 is rectified flow.
+    """
+    if not 0 <= sigma_min < 1:
+        raise ValueError(f"sigma_min is {sigma_min}: it must be at least 0 and below 1.")
+    slope = 1 - sigma_min
+    return AffinePath(
+        name="ot",
+        alpha=lambda t: t,
+        sigma=lambda t: 1 - slope * t,
+        d_alpha=torch.ones_like,
+        d_sigma=lambda t: torch.full_like(t, -slope),
+        t_max=1.0 if sigma_min > 0 else LAST_TIME,
+        parameters={"sigma_min": sigma_min},
+    )
+
+
+def rectified() -> AffinePath:
+    """Straight line x_t = (1 - t) x0 + t x1: the OT path with sigma_min = 0 (Liu et al. 2022)."""
+    return AffinePath(
+        name="rectified",
+        alpha=lambda t: t,
+        sigma=lambda t: 1 - t,
+        d_alpha=torch.ones_like,
+        d_sigma=lambda t: torch.full_like(t, -1.0),
+    )
+
+
+def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> AffinePath:
+    """Variance-preserving diffusion path: alpha = exp(-T(s)/2), sigma^2 = 1 - alpha^2, with s = 1 - t.
+
+    T(s) = s beta_min + s^2 (beta_max - beta_min) / 2 is the integral of the noise rate beta (Song et al. 2021;
+    Lipman et al. 2023, eq. 18). sigma is computed with expm1, which keeps its digits near the data.
+
+    Args:
+        beta_min, beta_max: noise rates at the data and at the source, 0 < beta_min <= beta_max.
+    """
+    if not 0 < beta_min <= beta_max:
+        raise ValueError(f"beta_min is {beta_min} and beta_max {beta_max}: they must satisfy 0 < beta_min <= beta_max.")
+
+    def total(t: Tensor) -> Tensor:
+        s = 1 - t
+        return s * beta_min + s * s * ((beta_max - beta_min) / 2)
+
+    def rate(t: Tensor) -> Tensor:
+        return beta_min + (1 - t) * (beta_max - beta_min)
+
+    def sigma(t: Tensor) -> Tensor:
+        return (-torch.expm1(-total(t))).sqrt()
+
+    return AffinePath(
+        name="variance_preserving",
+        alpha=lambda t: torch.exp(-total(t) / 2),
+        sigma=sigma,
+        d_alpha=lambda t: rate(t) / 2 * torch.exp(-total(t) / 2),
+        d_sigma=lambda t: -rate(t) * torch.exp(-total(t)) / (2 * sigma(t)),
+        parameters={"beta_min": beta_min, "beta_max": beta_max},
+    )
+
+
+def variance_exploding(sigma_min: float = 0.01, sigma_max: float = 50.0) -> AffinePath:
+    """Variance-exploding diffusion path: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^(1 - t).
+
+    Song et al. 2021 and Lipman et al. 2023, eq. 16. The data keep their size and the noise starts large, so sampling
+    starts from N(0, sigma_max^2 I), not from N(0, I): see :attr:`AffinePath.source_scale`.
+
+    Args:
+        sigma_min, sigma_max: standard deviation of the noise at the data and at the source, 0 < sigma_min < sigma_max.
+    """
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"sigma_min is {sigma_min} and sigma_max {sigma_max}: they must satisfy 0 < min < max.")
+    log_ratio = math.log(sigma_max / sigma_min)
+
+    def sigma(t: Tensor) -> Tensor:
+        return sigma_min * torch.exp((1 - t) * log_ratio)
+
+    return AffinePath(
+        name="variance_exploding",
+        alpha=torch.ones_like,
+        sigma=sigma,
+        d_alpha=torch.zeros_like,
+        d_sigma=lambda t: -log_ratio * sigma(t),
+        parameters={"sigma_min": sigma_min, "sigma_max": sigma_max},
+    )
+
+
+def cosine() -> AffinePath:
+    """Trigonometric path: alpha = sin(pi t / 2), sigma = cos(pi t / 2), so alpha^2 + sigma^2 = 1.
+
+    The continuous form of the cosine schedule of Nichol & Dhariwal 2021 (Albergo & Vanden-Eijnden 2023).
+    """
+    half_pi = math.pi / 2
+    return AffinePath(
+        name="cosine",
+        alpha=lambda t: torch.sin(half_pi * t),
+        # cos(pi t / 2) written as a sine of 1 - t: exact 0 at t = 1, and full precision just before it.
+        sigma=lambda t: torch.sin(half_pi * (1 - t)),
+        d_alpha=lambda t: half_pi * torch.sin(half_pi * (1 - t)),
+        d_sigma=lambda t: -half_pi * torch.sin(half_pi * t),
+    )
+
+
+_KNOWN: dict[str, Callable[..., AffinePath]] = {
+    make.__name__: make for make in (rectified, ot, variance_preserving, variance_exploding, cosine)
+}
+
+
+def by_name(name: str, **parameters: float) -> AffinePath:
+    """Build a path from a configuration: ``by_name("ot", sigma_min=0.1)``.
+
+    Raises:
+        ValueError: for an unknown name (the known ones are listed) or a parameter that the path does not take.
+    """
+    if name not in _KNOWN:
+        raise unknown_name("path", name, _KNOWN)
+    try:
+        return _KNOWN[name](**parameters)
+    except TypeError as error:
+        raise ValueError(f"path {name!r} does not take these parameters: {error}") from error

@@ -1,0 +1,72 @@
+"""Checks of what callers pass in. Each error says what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def check_time(t: Tensor | float, x: Tensor) -> Tensor:
+    """Return ``t`` as a tensor on ``x``'s device and in its dtype.
+
+    Args:
+        t: a number, or a tensor of shape () or (B,).
+        x: (B, *shape), the points that the times belong to.
+
+    Raises:
+        ValueError: if ``t`` has any other shape, for example (B, 1), which would broadcast silently.
+    """
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if t.ndim == 0 or t.shape == x.shape[:1]:
+        return t
+    raise ValueError(
+        f"t has shape {tuple(t.shape)}, but x has shape {tuple(x.shape)}: pass one time for all (shape ()) "
+        f"or one a sample (shape ({x.shape[0]},)); t.reshape(-1) drops extra axes of size one."
+    )
+
+
+def expand_time(t: Tensor, x: Tensor) -> Tensor:
+    """Give ``t`` of shape () or (B,) the axes it needs to broadcast against ``x`` (B, *shape)."""
+    return t if t.ndim == 0 else t.reshape(-1, *([1] * (x.ndim - 1)))
+
+
+def check_pair(x0: Tensor, x1: Tensor) -> None:
+    """Require source and data samples of one shape, floating dtype and device.
+
+    Raises:
+        ValueError: if the shapes or devices differ.
+        TypeError: if either holds integers (uint8 images must be scaled first).
+    """
+    if x0.shape != x1.shape:
+        raise ValueError(
+            f"x0 has shape {tuple(x0.shape)} and x1 has shape {tuple(x1.shape)}: each source sample needs exactly "
+            "one data sample of the same shape; draw the source with len(x1) samples of x1's shape."
+        )
+    for name, x in (("x0", x0), ("x1", x1)):
+        if not x.is_floating_point():
+            raise TypeError(f"{name} holds {x.dtype}: scale it to floating point first (images to [-1, 1]).")
+    if x0.device != x1.device:
+        raise ValueError(f"x0 is on {x0.device} and x1 on {x1.device}: move both to one device with .to(device).")
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Require that ``x`` holds neither NaN nor infinity.
+
+    Raises:
+        ValueError: with the number of bad samples and the index of the first.
+    """
+    if torch.isfinite(x).all():
+        return
+    bad = (~torch.isfinite(x)).reshape(len(x), -1).any(dim=1) if x.ndim else ~torch.isfinite(x).reshape(1)
+    first = int(bad.nonzero()[0])
+    raise ValueError(
+        f"{name} has NaN or infinite values in {int(bad.sum())} of {bad.numel()} samples (the first is number "
+        f"{first}): remove or repair them before training or sampling."
+    )
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """Build the error for a name that is not in the list, with the list."""
+    return ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(known))}.")
