@@ -1,4 +1,4 @@
-"""What only notebooks need: the look of figures, plots, widgets, predictions, cards, claims and exercise checks.
+"""What only notebooks need: figures, widgets, predictions, cards, claims and exercise checks.
 
 Nothing else in fmcore imports this package. Chapters write
 

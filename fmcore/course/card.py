@@ -9,8 +9,11 @@ from html import escape
 from pathlib import Path
 
 from fmcore.course import display
+from fmcore.course.style import PATH
 
 TIMES = Path(__file__).resolve().parents[2] / "data" / "results" / "chapter_times.json"
+_HEAD = "font-size:85%;letter-spacing:.04em;text-transform:uppercase;opacity:.7;margin-bottom:.3em"
+_FRAME = "border:1px solid #D0D7DE;border-radius:6px;padding:1em 1.2em;line-height:1.5"
 
 
 def show(chapter: str, goals: Sequence[str], before: Sequence[str] = (), exercises: Sequence[str] = ()) -> None:
@@ -21,7 +24,9 @@ def show(chapter: str, goals: Sequence[str], before: Sequence[str] = (), exercis
     display.show(render(chapter, goals, before, exercises))
 
 
-def render(chapter: str, goals: Sequence[str], before: Sequence[str] = (), exercises: Sequence[str] = ()) -> display.Rendered:
+def render(
+    chapter: str, goals: Sequence[str], before: Sequence[str] = (), exercises: Sequence[str] = ()
+) -> display.Rendered:
     """The card as text and HTML."""
     number, _, name = chapter.partition("_")
     if not number.isdigit() or not name:
@@ -39,12 +44,12 @@ def render(chapter: str, goals: Sequence[str], before: Sequence[str] = (), exerc
     text = "\n".join([title, *(f"  {head}\n" + "\n".join(f"    - {line}" for line in lines) for head, lines in parts)])
     blocks = "".join(
         f'<div style="flex:1 1 {"20em" if i in (0, 3) else "12em"};min-width:12em">'
-        f'<div style="font-size:85%;letter-spacing:.04em;text-transform:uppercase;opacity:.7;margin-bottom:.3em">{head}</div>'
+        f'<div style="{_HEAD}">{head}</div>'
         f'<ul style="margin:0;padding-left:1.1em">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul></div>'
         for i, (head, lines) in enumerate(parts)
     )
     html = (
-        '<div style="border:1px solid #D0D7DE;border-left:6px solid #CC4778;border-radius:6px;padding:1em 1.2em;line-height:1.5">'
+        f'<div style="{_FRAME};border-left:6px solid {PATH}">'
         f'<div style="font-weight:600;font-size:115%;margin-bottom:.7em">{escape(title)}</div>'
         f'<div style="display:flex;flex-wrap:wrap;gap:1em 2em">{blocks}</div></div>'
     )

@@ -5,8 +5,8 @@
         claims.Claim("the flow comes back to where it started", error, claims.below(1e-4)),
     ])
 
-A rule says both what is expected and whether a number meets it. With `digits` the number is shown, rounded; without, the
-line states the inequality, so that the text is the same on every machine.
+A rule says both what is expected and whether a number meets it. With `digits` the number is shown, rounded; without,
+the table states the inequality, so that the text is the same on every machine.
 """
 
 from __future__ import annotations
@@ -82,9 +82,11 @@ class Claim:
     def value(self) -> float:
         """The measured number as a float. Raises TypeError when it is not one number."""
         try:
-            return float(self.measured)
+            return float(self.measured.detach() if hasattr(self.measured, "detach") else self.measured)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"claim {self.statement!r}: measured must be one number, got {type(self.measured).__name__}") from error
+            raise TypeError(
+                f"claim {self.statement!r}: measured must be one number, got {type(self.measured).__name__}"
+            ) from error
 
     @property
     def holds(self) -> bool:
@@ -123,7 +125,10 @@ def render(rows: Sequence[Claim], title: str = "What you saw") -> Rendered:
     head = ("", "Claim", "Measured", "Expected")
     body = [("✓" if row.holds else "✗", row.statement, row.shown, row.expected) for row in rows]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(4)]
-    text = [title, *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in [head, *body])]
+    text = [
+        title,
+        *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in [head, *body]),
+    ]
     cell = "padding:.35em .8em;text-align:left;vertical-align:top"
     html = "".join(
         f'<tr><td style="{cell};color:{"#1A7F37" if mark == "✓" else "#B42318"}">{mark}</td>'

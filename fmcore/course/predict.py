@@ -1,6 +1,6 @@
 """Ask for a prediction before an experiment, with feedback the moment an answer is chosen.
 
-The feedback is linked in the page itself, not through the kernel: it also works on a static page and before anything is run.
+The feedback is linked in the page, not through the kernel: it also works on a static page, and before anything is run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 from fmcore.course import display
 from fmcore.course.style import BAD, GOOD, PATH
+
+_LEAD = f'<b style="color:{PATH}">Predict.</b>'
 
 
 def ask(question: str, options: Sequence[str], answer: int, because: str) -> None:
@@ -54,7 +56,9 @@ class Question:
 
         if self.widget is None:
             wide = {"width": "auto"}
-            head = ipywidgets.HTML(f'<div style="line-height:1.5;white-space:normal"><b style="color:{PATH}">Predict.</b> {escape(self.question)}</div>')
+            head = ipywidgets.HTML(
+                f'<div style="line-height:1.5;white-space:normal">{_LEAD} {escape(self.question)}</div>'
+            )
             radio = ipywidgets.RadioButtons(options=self.options, value=None, layout=wide)
             answers = [ipywidgets.HTML(self.verdict(i)) for i in range(len(self.options))]
             feedback = ipywidgets.Stack(answers, selected_index=None, layout=wide)
@@ -67,10 +71,10 @@ class Question:
 
     __repr__ = __str__
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         items = "".join(f"<li>{escape(option)}</li>" for option in self.options)
         html = (
-            f'<div style="line-height:1.5"><b style="color:{PATH}">Predict.</b> {escape(self.question)}'
+            f'<div style="line-height:1.5">{_LEAD} {escape(self.question)}'
             f'<ul style="list-style:circle">{items}</ul><details><summary>Answer</summary>'
             f"<b>{escape(self.options[self.answer])}.</b> {escape(self.because)}</details></div>"
         )

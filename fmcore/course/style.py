@@ -1,13 +1,13 @@
 """The look of the course: one palette with roles, one font, small sharp figures.
 
-A colour means the same thing in every chapter. Time runs along one perceptually uniform map from the colour of the source
-to the colour of the data, so a point's colour says how far along the path it is.
+A colour means the same thing in every chapter. Time runs along one map, evenly from the light colour of the source to
+the dark one of the data, so a point's colour says how far along the path it is.
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,13 +19,13 @@ PATH = "#CC4778"  # what lies between, 0 < t < 1
 DATA = "#3B1499"  # where it should end, t = 1
 MODEL = "#12A3B4"  # whatever a network says
 EXACT = "#1F2328"  # closed forms and references
-MUTED = "#9AA3AD"  # context that should not call for attention
+MUTED = "#B4BCC6"  # context that should not call for attention
 INK = "#1F2328"  # text and axes
 GRID = "#E6E9ED"
 GOOD = "#1A7F37"
 BAD = "#B42318"
 ROLES = {"source": SOURCE, "data": DATA, "model": MODEL, "path": PATH, "exact": EXACT, "muted": MUTED}
-CYCLE = (DATA, SOURCE, MODEL, PATH, "#7A8B1E", EXACT)  # curves with no role, told apart by lightness too
+CYCLE = (DATA, SOURCE, MODEL, PATH, "#4E6E1F", EXACT)  # curves with no role, told apart by lightness too
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 WIDTH = 9.0  # inches: a figure as wide as the text
@@ -40,11 +40,20 @@ def time_map() -> Colormap:
     return LinearSegmentedColormap.from_list("fmcore_time", [SOURCE, "#E2655F", PATH, "#A02A92", "#7010A5", DATA])
 
 
+def color_of(t: float) -> str:
+    """The colour of time t, as a hex string; times outside [0, 1] get the colour of the nearer end."""
+    from matplotlib.colors import to_hex
+
+    return to_hex(time_map()(min(max(float(t), 0.0), 1.0)))
+
+
 def density_map() -> Colormap:
     """The colour map of densities: white where there is none, `DATA` where there is most."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("fmcore_density", ["#FFFFFF", "#E4DDF4", "#B7A3E2", "#7C59C6", DATA, "#1D0A52"])
+    return LinearSegmentedColormap.from_list(
+        "fmcore_density", ["#FFFFFF", "#E4DDF4", "#B7A3E2", "#7C59C6", DATA, "#1D0A52"]
+    )
 
 
 def rc() -> dict[str, Any]:
@@ -106,10 +115,12 @@ def use() -> None:
         formatters = shell.display_formatter.formatters
         formatters["image/png"].for_type(Figure, _notebook_png)
         formatters["text/plain"].for_type(Figure, lambda figure, printer, cycle: printer.text(_describe(figure)))
-    matplotlib.rcParams.update(rc())
+    matplotlib.rcParams.update(cast(Any, rc()))
 
 
-def figure(rows: int = 1, columns: int = 1, *, height: float | None = None, width: float = WIDTH, **options: Any):
+def figure(
+    rows: int = 1, columns: int = 1, *, height: float | None = None, width: float = WIDTH, **options: Any
+) -> tuple[Figure, Any]:
     """A new figure and its axes, in the look of the course: `figure, axes = style.figure(1, 3)`.
 
     The figure does not belong to pyplot: nothing shows it twice and nothing keeps it in memory.
@@ -122,7 +133,7 @@ def figure(rows: int = 1, columns: int = 1, *, height: float | None = None, widt
 
     if height is None:
         height = 3.6 if columns == 1 and rows == 1 else rows * (width / columns) + 0.35
-    with matplotlib.rc_context(rc()):
+    with matplotlib.rc_context(cast(Any, rc())):
         made = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(made)
         axes = made.subplots(rows, columns, **options)
@@ -149,7 +160,7 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context(rc()):
+    with matplotlib.rc_context(cast(Any, rc())):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     raw = buffer.getvalue()
     if len(raw) <= HEAVY:
@@ -167,7 +178,7 @@ def _describe(figure: Figure) -> str:
     return "Figure: " + "; ".join(titles) if titles else "Figure"
 
 
-def _notebook_png(figure: Figure):
+def _notebook_png(figure: Figure) -> tuple[bytes, dict[str, int]]:
     picture = png(figure)
     width, height = (round(inches * DPI / 2) for inches in figure.get_size_inches())
     import matplotlib.pyplot as plt

@@ -4,8 +4,9 @@
         ...
     widgets.explore(plot, t=widgets.slider(0, 1, step=0.05, value=0.5), n=widgets.choice([1, 2, 5, 10]))
 
-The picture is an <img> that holds the PNG itself, so the same values always give the same page. An error in the plotting
-function at the first draw fails the cell; later ones are shown below the controls and kept in the notebook.
+The picture is an <img> that holds the PNG itself, so the same values always give the same page. An error in the
+plotting function at the first draw fails the cell; a later one is shown under the picture, and is kept in the notebook
+when it is saved.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ _LABEL = {"description_width": "8em"}
 
 
 def slider(low: float, high: float, step: float = 0.05, value: float | None = None, label: str = "") -> Any:
-    """A slider over numbers from `low` to `high`; whole numbers when low, high and step are. Moves with the arrow keys."""
+    """A slider over the numbers from `low` to `high`, whole ones if low, high, step and value are.
+
+    It moves by hand or with the arrow keys, Home and End. `value` is where it starts, by default at `low`; `label` is
+    written beside it, by default the name of the argument that it sets.
+    """
     import ipywidgets
 
     if not low < high or step <= 0:
@@ -34,10 +39,10 @@ def slider(low: float, high: float, step: float = 0.05, value: float | None = No
     value = low if value is None else value
     if not low <= value <= high:
         raise ValueError(f"the value {value} is outside [{low}, {high}]")
-    options = dict(description=label, continuous_update=False, layout=_WIDE, style=_LABEL)
+    options = {"description": label, "continuous_update": False, "layout": _WIDE, "style": _LABEL}
     if all(float(number).is_integer() for number in (low, high, step, value)):
         return ipywidgets.IntSlider(int(value), int(low), int(high), int(step), **options)
-    decimals = max(2, len(f"{step:.10f}".rstrip("0").split(".")[1]))
+    decimals = max(2, len(f"{step:.10f}".rstrip("0").partition(".")[2]))
     return ipywidgets.FloatSlider(float(value), min=low, max=high, step=step, readout_format=f".{decimals}f", **options)
 
 
@@ -48,29 +53,30 @@ def choice(options: Sequence[Any] | Mapping[str, Any], value: Any = None, label:
     pairs = list(options.items()) if isinstance(options, Mapping) else [(str(option), option) for option in options]
     if len(pairs) < 2:
         raise ValueError("a choice needs two or more options")
-    value = pairs[0][1] if value is None else value
+    start = pairs[0][1] if value is None else value
     return ipywidgets.SelectionSlider(
-        options=pairs, value=value, description=label, continuous_update=False, layout=_WIDE, style=_LABEL
+        options=pairs, value=start, description=label, continuous_update=False, layout=_WIDE, style=_LABEL
     )
 
 
 def switch(value: bool = False, label: str = "") -> Any:
-    """A check box."""
+    """A check box: True or False."""
     import ipywidgets
 
-    return ipywidgets.Checkbox(value, description=label, indent=True, style=_LABEL)
+    return ipywidgets.Checkbox(value, description=label, style=_LABEL)
 
 
 def explore(plot: Callable[..., Figure], /, *, quick: bool = False, **controls: Any) -> Explorer:
-    """Show one picture and the controls that redraw it: `plot(**values)` must return a Figure.
+    """Show the controls and the picture that they redraw; make it the last expression of a cell.
 
-    quick: redraw while the slider moves, not only when it rests; for plots that take well under 0.1 s.
+    plot: takes the values of the controls by name and returns a Figure.
+    quick: redraw while a slider moves, not only when it rests; for pictures that take well under 0.1 s.
     """
     return Explorer(plot, controls, quick)
 
 
 class Explorer:
-    """The controls and their picture. `values`, `set(...)`, `picture` and `error` are there for tests and the curious."""
+    """Controls and their picture. For tests and the curious: `values`, `set(...)`, `picture` and `error`."""
 
     def __init__(self, plot: Callable[..., Figure], controls: Mapping[str, Any], quick: bool = False) -> None:
         import ipywidgets
@@ -79,17 +85,17 @@ class Explorer:
             raise ValueError("explore needs at least one control, for example t=widgets.slider(0, 1)")
         for name, control in controls.items():
             if not isinstance(control, ipywidgets.ValueWidget):
-                raise TypeError(f"{name} must be a slider, choice or switch from fmcore.course.widgets, got {type(control).__name__}")
-        self.plot = plot
-        self.controls = dict(controls)
-        self.error: BaseException | None = None
-        self._image = ipywidgets.HTML()
-        self._errors = ipywidgets.Output()
-        for name, control in self.controls.items():
+                kind = type(control).__name__
+                raise TypeError(f"{name} must be a slider, choice or switch from fmcore.course.widgets, got {kind}")
             control.description = control.description or name
             if quick and hasattr(control, "continuous_update"):
                 control.continuous_update = True
-        self._draw()  # before anything is linked: an error here fails the cell that asked for the picture
+        self.plot = plot
+        self.controls = dict(controls)
+        self.error: Exception | None = None
+        self._image = ipywidgets.HTML()
+        self._errors = ipywidgets.Output()
+        self._draw()  # before anything reacts: an error here fails the cell that asked for the picture
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self.widget = ipywidgets.VBox([*self.controls.values(), self._image, self._errors])
@@ -97,18 +103,20 @@ class Explorer:
     @property
     def values(self) -> dict[str, Any]:
         """The current values, as the plotting function receives them."""
-        return {name: control.value for name, control in self.controls.items()}
+        # Rounded, because a slider in the page counts 0.1 + 0.1 + 0.1 = 0.30000000000000004.
+        values = {name: control.value for name, control in self.controls.items()}
+        return {name: round(value, 10) if isinstance(value, float) else value for name, value in values.items()}
 
     @property
     def picture(self) -> bytes:
         """The PNG on show."""
-        return base64.b64decode(self._image.value.split("base64,", 1)[1].split('"', 1)[0])
+        return base64.b64decode(self._image.value.partition("base64,")[2].partition('"')[0])
 
     def set(self, **values: Any) -> Explorer:
         """Move controls from code, as a hand would."""
         for name, value in values.items():
             if name not in self.controls:
-                raise KeyError(f"unknown control {name!r}; there are {', '.join(self.controls)}")
+                raise KeyError(f"unknown control {name!r}; there are: {', '.join(self.controls)}")
             self.controls[name].value = value
         return self
 
@@ -117,26 +125,25 @@ class Explorer:
 
         figure = self.plot(**self.values)
         if not hasattr(figure, "savefig"):
-            raise TypeError(f"{getattr(self.plot, '__name__', 'the plotting function')} must return a matplotlib Figure, got {type(figure).__name__}")
-        encoded = base64.b64encode(style.png(figure)).decode("ascii")
+            name, kind = getattr(self.plot, "__name__", "the plotting function"), type(figure).__name__
+            raise TypeError(f"{name} must return a matplotlib Figure, got {kind}")
+        source = "data:image/png;base64," + base64.b64encode(style.png(figure)).decode("ascii")
         width = round(figure.get_size_inches()[0] * style.DPI / 2)
-        plt.close(figure)
-        said = escape(", ".join(f"{name} = {value}" for name, value in self.values.items()), quote=True)
-        self._image.value = f'<img alt="Picture for {said}" style="width:{width}px;max-width:100%" src="data:image/png;base64,{encoded}">'
+        plt.close(figure)  # pyplot keeps its figures; ones made by plotting.canvas go when nothing refers to them
+        self._image.value = f'<img alt="{escape(repr(self))}" style="width:{width}px;max-width:100%" src="{source}">'
 
     def _changed(self, change: Any) -> None:
         try:
             self._draw()
             self.error, self._errors.outputs = None, ()
         except Exception as error:
-            self.error = error
-            lines = traceback.format_exception(type(error), error, error.__traceback__)
-            self._errors.outputs = (
-                {"output_type": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": "".join(lines).splitlines()},
-            )
+            # Written as an error output, which notebooks show as one and keep; the picture stays as it was.
+            lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
+            said = {"output_type": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": lines}
+            self.error, self._errors.outputs = error, (said,)
 
     def __repr__(self) -> str:
-        return "Explore: " + ", ".join(f"{name} = {value}" for name, value in self.values.items())
+        return "Picture for " + ", ".join(f"{name} = {value}" for name, value in self.values.items())
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}

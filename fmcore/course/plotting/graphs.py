@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fmcore.course import style
 from fmcore.course.plotting.points import _panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Numbers = Tensor | Sequence[float]
 
@@ -37,7 +40,7 @@ def error_against(
     colors: Mapping[str, str] | None = None,
     title: str = "",
     ax: Any = None,
-):
+) -> Figure:
     """Errors against steps (or NFE) on logarithmic axes, each curve labelled with its fitted slope.
 
     errors: label -> as many errors as x. Read the number of a slope with `slope(x, errors[label])`.
@@ -46,11 +49,17 @@ def error_against(
     for i, (label, values) in enumerate(errors.items()):
         color = (colors or {}).get(label, style.CYCLE[i % len(style.CYCLE)])
         name = f"{label}  (slope {slope(x, values):.1f})".replace("-", "\N{MINUS SIGN}") if fit else label
-        ax.plot(_numbers(x), _numbers(values), marker=style.MARKERS[i % len(style.MARKERS)], color=color, label=name)
+        ax.plot(
+            _numbers(x),
+            _numbers(values),
+            marker=style.MARKERS[i % len(style.MARKERS)],
+            color=color,
+            label=name,
+        )
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ticks = _numbers(x)
-    ax.set_xticks(ticks, [f"{value:g}" for value in ticks.tolist()])
+    ax.set_xticks(ticks.tolist(), [f"{value:g}" for value in ticks.tolist()])
     ax.minorticks_off()
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_title(title)
@@ -70,7 +79,7 @@ def curves(
     markers: bool = False,
     title: str = "",
     ax: Any = None,
-):
+) -> Figure:
     """Curves over a common x, each with a name.
 
     bands: label -> half width of a shaded band around that curve (for example a standard error).
@@ -107,7 +116,7 @@ def histogram(
     colors: Mapping[str, str] | None = None,
     title: str = "",
     ax: Any = None,
-):
+) -> Figure:
     """Histograms scaled to unit area, with a density curve on top if one is given.
 
     values: one set of numbers, or several by label. density: a callable (n,) -> (n,).
@@ -145,7 +154,7 @@ def bars(
     colors: Mapping[str, str] | None = None,
     title: str = "",
     ax: Any = None,
-):
+) -> Figure:
     """Horizontal bars, one a label, with the number written at the end of each."""
     figure, ax = _panel(ax, width=6.0, height=0.7 + 0.42 * len(values))
     top = max([abs(v) for v in values.values() if math.isfinite(v)] or [1.0])
@@ -159,7 +168,9 @@ def bars(
     ax.invert_yaxis()
     ax.margins(x=0.16)
     ax.grid(False)
-    ax.set(xlabel=xlabel)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.tick_params(length=0)
+    ax.set(xlabel=xlabel, xticks=[])
     ax.set_title(title)
     return figure
 

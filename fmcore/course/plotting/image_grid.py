@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fmcore.course import style
 from fmcore.course.plotting.points import _panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def images(
@@ -23,7 +26,7 @@ def images(
     width: float | None = None,
     title: str = "",
     ax: Any = None,
-):
+) -> Figure:
     """A grid of images, row by row.
 
     batch: (n, C, H, W) with C = 1 or 3, or (n, H, W); uint8 shows 0..255, floats show [-1, 1].
@@ -48,7 +51,9 @@ def images(
         top, left = (i // columns) * (h + gap), (i % columns) * (w + gap)
         sheet[:, top : top + h, left : left + w] = scaled[i]
     wide = width if width is not None else min(style.WIDTH, 0.9 * columns)
-    figure, ax = _panel(ax, width=wide, height=wide * sheet.shape[1] / sheet.shape[2] + (0.35 if title or titles else 0.1))
+    figure, ax = _panel(
+        ax, width=wide, height=wide * sheet.shape[1] / sheet.shape[2] + (0.35 if title or titles else 0.1)
+    )
     factor = max(1, 64 // h)  # enlarge by whole pixels, so that small images keep sharp edges
     sheet = sheet.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     picture = sheet[0] if channels == 1 else sheet.permute(1, 2, 0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fmcore.course import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def clouds(
@@ -24,7 +27,7 @@ def clouds(
     legend: bool = True,
     title: str = "",
     ax: Any = None,
-):
+) -> Figure:
     """Scatter plots of points (n, 2), one colour for each role.
 
     others: further clouds by label, in colours of `style.CYCLE`.
@@ -49,7 +52,7 @@ def clouds(
     return figure
 
 
-def pairs(x0: Tensor, x1: Tensor, *, limit: float | None = None, title: str = "", ax: Any = None):
+def pairs(x0: Tensor, x1: Tensor, *, limit: float | None = None, title: str = "", ax: Any = None) -> Figure:
     """Lines from each x0 to its x1, both (n, 2), coloured by time from source to data."""
     if x0.shape != x1.shape:
         raise ValueError(f"pairs needs as many x0 as x1, got shapes {tuple(x0.shape)} and {tuple(x1.shape)}")
@@ -65,10 +68,10 @@ def trajectories(
     data: Tensor | None = None,
     limit: float | None = None,
     ends: bool = True,
-    width: float = 1.0,
+    width: float = 1.1,
     title: str = "",
     ax: Any = None,
-):
+) -> Figure:
     """Paths of points through the plane, coloured by time.
 
     solution: a `solvers.Solution` with a trajectory, or a pair (times (T,), trajectory (T, B, 2)).
@@ -87,15 +90,14 @@ def trajectories(
     lines = states.permute(1, 0, 2)  # (B, T, 2)
     pieces = torch.stack([lines[:, :-1], lines[:, 1:]], 2).reshape(-1, 2, 2).numpy()
     middle = ((times[:-1] + times[1:]) / 2).repeat(lines.shape[0]).numpy()
-    colored = LineCollection(list(pieces), cmap=style.time_map(), linewidths=width, alpha=0.55, capstyle="round")
+    colored = LineCollection(list(pieces), cmap=style.time_map(), linewidths=width, alpha=0.6, capstyle="round")
     colored.set_array(middle)
     colored.set_clim(0, 1)
     ax.add_collection(colored)
     if ends:
         for x, color in ((states[0], style.SOURCE), (states[-1], style.DATA)):
             ax.scatter(x[:, 0], x[:, 1], s=9, color=color, linewidths=0, zorder=3)
-    shown = (states.reshape(-1, 2),) if data is None else (states.reshape(-1, 2), data)
-    style.blank(ax, limit if limit is not None else extent(*shown))
+    style.blank(ax, limit if limit is not None else extent(states[0], states[-1], *([] if data is None else [data])))
     ax.set_title(title)
     return figure
 
@@ -110,7 +112,7 @@ def snapshots(
     size: float | None = None,
     title: str = "t = {t:.2f}",
     axes: Any = None,
-):
+) -> Figure:
     """A row of panels: where the points are at each time, in the colour of that time.
 
     solution: a `solvers.Solution` with a trajectory, or a pair (times (T,), trajectory (T, B, 2)).
@@ -121,19 +123,27 @@ def snapshots(
     wanted = torch.linspace(float(stored[0]), float(stored[-1]), count) if times is None else torch.as_tensor(times)
     picks = [int((stored - t).abs().argmin()) for t in wanted]
     if axes is None:
-        figure, axes = style.figure(1, len(picks))
-    else:
-        figure = axes[0].figure
+        _, axes = style.figure(1, len(picks), squeeze=False)
+    axes = list(axes.flat) if hasattr(axes, "flat") else list(axes)
+    if len(axes) != len(picks):
+        raise ValueError(f"snapshots draws {len(picks)} times into {len(axes)} panels; give as many axes as times")
     limit = limit if limit is not None else extent(states[picks].reshape(-1, 2), *([] if data is None else [data]))
-    for ax, i in zip(list(axes), picks, strict=True):
+    for ax, i in zip(axes, picks, strict=True):
         if data is not None:
             points = flat(data, "data")
-            ax.scatter(points[:, 0], points[:, 1], s=dot_area(len(points)) / 2, color=style.MUTED, alpha=0.3, linewidths=0)
+            ax.scatter(
+                points[:, 0],
+                points[:, 1],
+                s=dot_area(len(points)) / 2,
+                color=style.MUTED,
+                alpha=0.3,
+                linewidths=0,
+            )
         area = size if size is not None else dot_area(states.shape[1]) / 1.5
-        color = style.time_map()(min(max(float(stored[i]), 0.0), 1.0))
+        color = style.color_of(float(stored[i]))
         ax.scatter(states[i, :, 0], states[i, :, 1], s=area, color=color, alpha=0.7, linewidths=0)
         style.blank(ax, limit).set_title(title.format(t=float(stored[i])))
-    return figure
+    return axes[0].figure
 
 
 def path_of(solution: Any) -> tuple[Tensor, Tensor]:
@@ -141,9 +151,14 @@ def path_of(solution: Any) -> tuple[Tensor, Tensor]:
     times, states = (solution.times, solution.trajectory) if hasattr(solution, "trajectory") else solution
     if times is None or states is None:
         raise ValueError("the solution has no trajectory: solve with times=torch.linspace(0, 1, 50)")
-    times, states = torch.as_tensor(times).detach().cpu().float(), torch.as_tensor(states).detach().cpu().float()
+    times, states = (
+        torch.as_tensor(times).detach().cpu().float(),
+        torch.as_tensor(states).detach().cpu().float(),
+    )
     if states.ndim != 3 or states.shape[-1] != 2 or len(states) != len(times):
-        raise ValueError(f"need times (T,) and a trajectory (T, B, 2), got {tuple(times.shape)} and {tuple(states.shape)}")
+        raise ValueError(
+            f"need times (T,) and a trajectory (T, B, 2), got {tuple(times.shape)} and {tuple(states.shape)}"
+        )
     return times, states
 
 

@@ -1,0 +1,25 @@
+"""The named experiments. `fmcore list` prints them, `fmcore train NAME` runs one."""
+
+from __future__ import annotations
+
+from fmcore.experiments.configuration import Configuration, EvaluationConfig, NetworkConfig
+from fmcore.training import TrainingConfig
+from fmcore.validation import unknown_name
+
+EXPERIMENTS: dict[str, Configuration] = {
+    # Flow matching on 1,500 images of 8x8 pixels, from scratch, within two minutes on two CPU cores.
+    "digits": Configuration(
+        experiment="digits",
+        data="digits",
+        network=NetworkConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), heads=2, dropout=0.1),
+        training=TrainingConfig(steps=1000, batch=64, lr=2e-3, warmup=100, decay="cosine", ema=0.995),
+        evaluation=EvaluationConfig(rtol=1e-4, atol=1e-4),
+    ),
+}
+
+
+def by_name(name: str) -> Configuration:
+    """Raises ValueError, listing the known experiments, on an unknown name."""
+    if name not in EXPERIMENTS:
+        raise unknown_name("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]

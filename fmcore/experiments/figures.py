@@ -1,0 +1,89 @@
+"""The picture of a run: samples beside real images, and how noise becomes an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fmcore.data.images import to_uint8
+from fmcore.training import derived_seed, write_file
+
+if TYPE_CHECKING:
+    from fmcore.experiments.runner import Run
+
+
+def samples_figure(run: Run, generated: Tensor, nfe: int, file: Path, columns: int = 8) -> None:
+    """Save a picture: a square of generated images, one of held-out ones, and three samples on their way from noise."""
+    from matplotlib.figure import Figure
+
+    data = run.data
+    count = min(columns**2, len(generated), len(data.held_out))
+    figure = Figure(figsize=(9, 6.6), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[columns, 3.6])
+    panels = [
+        (grid[0, 0], generated[:count], columns, f"generated ({nfe} network evaluations)"),
+        (grid[0, 1], data.held_out[:count], columns, "real, held out from training"),
+    ]
+    for place, images, across, title in panels:
+        show(figure.add_subplot(place), tiled(images, across), title, data.levels)
+
+    times = torch.linspace(0, run.path.t_max, 2 * columns + 1, dtype=torch.float64)
+    start = torch.Generator().manual_seed(derived_seed(run.configuration.evaluation.evaluation_seed, "journeys"))
+    journeys = run.sample(3, start, times=times).trajectory
+    assert journeys is not None
+    states = to_uint8(journeys / journeys.abs().amax(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1), data.levels)
+    axes = figure.add_subplot(grid[1, :])
+    show(axes, tiled(states.transpose(0, 1).flatten(0, 1), len(times)), "from noise to images", data.levels)
+    width = data.shape[2] + 1
+    axes.set_xticks([width * place + width / 2 for place in (0, columns, 2 * columns)], ["t = 0", "t = 1/2", "t = 1"])
+
+    save(figure, file)
+
+
+def save_grid(images: Tensor, file: Path, levels: int) -> None:
+    """Save whole-number images (n, C, H, W) as one nearly square picture, whose format follows from the file's name."""
+    from matplotlib.figure import Figure
+
+    columns = max(1, round(len(images) ** 0.5))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(0.6 * columns + 0.2, 0.6 * rows + 0.2), layout="constrained")
+    show(figure.add_subplot(), tiled(images, columns), None, levels)
+    save(figure, file)
+
+
+def tiled(images: Tensor, columns: int) -> Tensor:
+    """Images (n, C, H, W) in rows of `columns`, one empty pixel between them; float (C, height, width), NaN where empty."""
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    sheet = torch.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), torch.nan)
+    for place, image in enumerate(images):
+        top, left = place // columns * (height + 1) + 1, place % columns * (width + 1) + 1
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
+
+
+def show(axes: Any, sheet: Tensor, title: str | None, levels: int) -> None:
+    white = (sheet / (levels - 1)).nan_to_num(1.0).permute(1, 2, 0).squeeze(2)
+    axes.imshow(white, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=11, loc="left")
+
+
+def save(figure: Any, file: Path) -> None:
+    """Raises ValueError, listing the known ones, on a picture format that does not exist."""
+    import io
+
+    known = figure.canvas.get_supported_filetypes()
+    kind = file.suffix.lstrip(".").lower()
+    if kind not in known:
+        raise ValueError(f"{file.name} names no picture format: end it in .png, or one of {', '.join(sorted(known))}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=150)
+    write_file(file, buffer.getvalue())

@@ -1,0 +1,87 @@
+"""Records: what was run, on what, and what came out, as JSON that outlives the run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmcore.training import write_file
+
+PACKAGES = ("fmcore", "torch", "torchdiffeq", "numpy", "scipy", "scikit-learn", "POT", "safetensors")
+
+
+def measurement(values: Tensor, over: str, standard_error: bool = False) -> dict[str, Any]:
+    """A mean with its spread: the standard deviation of the values, or the standard error of their mean."""
+    spread = float(values.std())
+    return {
+        "value": float(values.mean()),
+        "spread": spread / math.sqrt(len(values)) if standard_error else spread,
+        "spread_is": f"{'standard error' if standard_error else 'standard deviation'} over {len(values)} {over}",
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Commit, versions and hardware of this process."""
+    return {
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "hardware": {
+            "cpu": cpu_model(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The commit of this source tree, with "+changes" if files differ from it; None for an installed package."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git here, or no commit yet
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_file(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Raises ValueError naming the file if it is not JSON, OSError if it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from None

@@ -1,0 +1,355 @@
+"""The exact velocity of a finite data set against brute force, known special cases and the continuity equation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+from torch.testing import assert_close
+
+from fmcore import solvers
+from fmcore.closed_form import EmpiricalVelocity
+from tests.analytic import CASES, COSINE, FIVE, OT_NARROW, RECTIFIED, VE, VP, exact_schedules, modest, schedules, seeded
+
+LATE = 1 - 1e-5
+five_cases = pytest.mark.parametrize("case", FIVE, ids=str)
+
+
+def brute_force(case, data, x, t):
+    """Loop over queries and points in float64: posterior weights, and the weighted mean of conditional velocities.
+
+    Distances are sums of squared differences; the velocity is averaged, not the point.
+    """
+    data, x, t = (value.detach().double().numpy() for value in (data.flatten(1), x.flatten(1), t))
+    weights, velocities = np.zeros((len(x), len(data))), np.zeros_like(x)
+    for b in range(len(x)):
+        alpha, sigma, d_alpha, d_sigma = exact_schedules(case, float(t[b]))
+        exponents = [-float(((x[b] - alpha * point) ** 2).sum()) / (2 * sigma**2) for point in data]
+        likelihoods = np.exp(np.array(exponents) - max(exponents))
+        weights[b] = likelihoods / likelihoods.sum()
+        for i, point in enumerate(data):
+            noise = (x[b] - alpha * point) / sigma  # the source sample that would be here, had it started for this point
+            velocities[b] += weights[b, i] * (d_sigma * noise + d_alpha * point)
+    return weights, velocities
+
+
+def queries(case, data, t, generator):
+    """Points between two data points, scattered by the noise of time t, so that weights are shared."""
+    first, second = (torch.randint(0, len(data), (len(t),), generator=generator) for _ in range(2))
+    share = torch.rand(len(t), 1, generator=generator).to(data)
+    alpha, sigma = (value.to(data)[:, None] for value in schedules(case)(t.double()))
+    noise = torch.randn(len(t), data[0].numel(), generator=generator).to(data)
+    flat = data.flatten(1)
+    x = alpha * (share * flat[first] + (1 - share) * flat[second]) + sigma * noise
+    return x.reshape(len(t), *data.shape[1:])
+
+
+def scattered(n, shape, generator, close=False):
+    points = torch.randn(n, *shape, generator=generator, dtype=torch.float64)
+    return 1.5 + 1e-3 * points if close else points
+
+
+# Values
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("close", [False, True], ids=["spread", "1e-3 apart"])
+def test_equals_brute_force_in_float64(case, close):
+    g = seeded(0)
+    data = scattered(12, (3,), g, close)
+    times = [0.0, 0.01, *torch.rand(12, generator=g).tolist(), 0.99, 0.999, 0.9999, LATE]
+    t = torch.tensor(times, dtype=torch.float64).repeat(3)
+    x = queries(case, data, t, g)
+    u = EmpiricalVelocity(data, case.path)
+    weights, velocities = brute_force(case, data, x, t)
+    error = np.linalg.norm(u(x, t).numpy() - velocities, axis=1) / np.linalg.norm(velocities, axis=1)
+    early = (t <= 0.9).numpy()
+    assert error[early].max() < 1e-10
+    assert error.max() < 1e-5
+    assert np.abs(u.weights(x, t).numpy() - weights).max() < 1e-4
+    assert np.abs(u.weights(x, t).numpy() - weights)[early].max() < 1e-10
+
+
+@modest
+@given(
+    case=st.sampled_from(FIVE),
+    n=st.integers(1, 6),
+    batch=st.integers(1, 4),
+    shape=st.sampled_from([(1,), (2,), (3, 1), (1, 2, 2)]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    t=st.floats(0, 0.9),
+    one_time=st.booleans(),
+    chunk_size=st.sampled_from([None, 1, 2, 5]),
+)
+def test_equals_brute_force_for_any_shape_dtype_and_chunk(case, n, batch, shape, dtype, t, one_time, chunk_size):
+    g = seeded(n)
+    data = scattered(n, shape, g).to(dtype)
+    times = torch.full((batch,), t, dtype=dtype)
+    x = queries(case, data, times, g)
+    u = EmpiricalVelocity(data, case.path, chunk_size)
+    found = u(x, times[0] if one_time else times)
+    weights, velocities = brute_force(case, data, x, times)
+    scale = max(1.0, float(np.abs(velocities).max()))
+    tolerance = 1e-10 if dtype == torch.float64 else 5e-3 if case is VE else 2e-4  # VE: sigma' / sigma is 8.5, always
+    assert_close(found, torch.from_numpy(velocities).reshape(x.shape).to(dtype), rtol=0, atol=tolerance * scale)
+    assert_close(u.weights(x, times).double(), torch.from_numpy(weights), rtol=0, atol=1e-3 if case is VE else 1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_one_point_pulls_everything_by_its_conditional_velocity(case):
+    g = seeded(1)
+    data = torch.randn(1, 2, 3, generator=g, dtype=torch.float64)
+    t = torch.tensor([0.0, 0.3, 0.9, LATE], dtype=torch.float64)
+    x = torch.randn(4, 2, 3, generator=g, dtype=torch.float64)
+    u = EmpiricalVelocity(data, case.path)
+    assert_close(u(x, t), case.path.velocity(x, data.expand(4, -1, -1), t), rtol=1e-12, atol=0)
+    assert (u.weights(x, t) == 1).all()
+
+
+@five_cases
+@pytest.mark.parametrize("t", [0.0, 0.2, 0.7, 0.95])
+def test_two_points_on_a_line_share_by_a_sigmoid(case, t):
+    """The log-odds of two normal densities of equal spread: alpha (a - b) (x - alpha (a + b)/2) / sigma^2."""
+    a, b = 1.3, -0.4
+    data, x = torch.tensor([[a], [b]]).double(), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    alpha, sigma, *_ = exact_schedules(case, t)
+    expected = expit(alpha * (a - b) * (x[:, 0].numpy() - alpha * (a + b) / 2) / sigma**2)
+    u = EmpiricalVelocity(data, case.path)
+    assert_close(u.weights(x, t)[:, 0].numpy(), expected, rtol=1e-9, atol=1e-12)
+    mean = u.posterior_mean(x, t)[:, 0].numpy()
+    assert_close(mean, b + (a - b) * expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", [RECTIFIED, COSINE], ids=str)
+def test_at_the_source_every_point_counts_alike(case):
+    data, x = scattered(7, (2,), seeded(2)), torch.randn(5, 2, generator=seeded(3), dtype=torch.float64)
+    u = EmpiricalVelocity(data, case.path)
+    assert_close(u.weights(x, 0.0), torch.full((5, 7), 1 / 7, dtype=torch.float64))
+    assert_close(u.posterior_mean(x, 0.0), data.mean(dim=0).expand(5, 2))
+
+
+@five_cases
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("t", [0.0, 0.4, 0.97, LATE])
+def test_weights_are_positive_and_sum_to_one(case, dtype, t):
+    g = seeded(4)
+    data = scattered(30, (4,), g).to(dtype)
+    weights = EmpiricalVelocity(data, case.path).weights(queries(case, data, torch.full((8,), t), g), t)
+    assert weights.dtype == dtype
+    assert (weights >= 0).all()
+    assert_close(weights.sum(dim=1), torch.ones(8, dtype=dtype))
+
+
+# Chunks
+
+
+@five_cases
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 20, 25])
+def test_chunks_change_nothing(case, dtype, chunk_size):
+    """Points in order of distance from the origin, so that the largest logit moves from chunk to chunk."""
+    g = seeded(5)
+    data = scattered(20, (3,), g)
+    data = data[data.norm(dim=1).argsort()].to(dtype)
+    t = torch.tensor([0.0, 0.3, 0.8, 0.98, LATE], dtype=dtype)
+    x = queries(case, data, t, g)
+    whole, chunked = (EmpiricalVelocity(data, case.path, size)(x, t) for size in (None, chunk_size))
+    assert_close(chunked, whole, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=1e-3 if dtype == torch.float32 else 0)
+
+
+# Precision
+
+
+def allowed_error(case, data, x, t, dtype):
+    """Return the rounding error that float32 leaves in a velocity, and what inexact weights may add.
+
+    With every weight exact, x and the mean are rounded by eps of their size and the velocity multiplies them by
+    sigma'/sigma and alpha'. Logits wrong by up to 1e-3 move the mean by twice that times its mean deviation.
+    """
+    weights, _ = brute_force(case, data, x, t)
+    points, query = data.double().numpy(), x.double().numpy()
+    rounding, sharing = np.zeros(len(x)), np.zeros(len(x))
+    for b in range(len(x)):
+        alpha, sigma, d_alpha, d_sigma = exact_schedules(case, float(t[b]))
+        size = np.linalg.norm(query[b]) + np.linalg.norm(points, axis=1).max()
+        rounding[b] = torch.finfo(dtype).eps * size * (abs(d_sigma / sigma) + d_alpha)
+        deviation = weights[b] @ np.linalg.norm(points - weights[b] @ points, axis=1)
+        sharing[b] = 2e-3 * deviation * abs(d_alpha - alpha * d_sigma / sigma)
+    return rounding, sharing
+
+
+WELL_CONDITIONED = [case for case in CASES if case is not OT_NARROW]  # its float32 sigma: see test_paths.py
+
+
+@pytest.mark.parametrize("case", WELL_CONDITIONED, ids=str)
+@pytest.mark.parametrize("close", [False, True], ids=["spread", "1e-3 apart"])
+def test_float32_errs_by_rounding_alone_where_weights_are_taken_in_float64(case, close):
+    g = seeded(6)
+    data = scattered(12, (3,), g, close).float()
+    t = torch.tensor([0.9999, LATE]).repeat(24)
+    x = queries(case, data, t, g)
+    error = (EmpiricalVelocity(data, case.path)(x, t).double() - torch.from_numpy(brute_force(case, data, x, t)[1])).norm(dim=1)
+    rounding, sharing = allowed_error(case, data, x, t, torch.float32)
+    late = float(case.path.sigma(t).max()) < 0.02  # paths that end at a visible spread stay in float32
+    assert (error.numpy() <= 2 * rounding + (0 if late else sharing)).all()
+
+
+@pytest.mark.parametrize("case", WELL_CONDITIONED, ids=str)
+@pytest.mark.parametrize("close", [False, True], ids=["spread", "1e-3 apart"])
+def test_float32_keeps_its_weights_to_a_thousandth_at_every_time(case, close):
+    """Just before the switch to float64 the weights, not the last rounding, are the larger error."""
+    g = seeded(7)
+    data = scattered(12, (3,), g, close).float()
+    t = torch.linspace(0, LATE, 120)
+    x = queries(case, data, t, g)
+    error = (EmpiricalVelocity(data, case.path)(x, t).double() - torch.from_numpy(brute_force(case, data, x, t)[1])).norm(dim=1)
+    rounding, sharing = allowed_error(case, data, x, t, torch.float32)
+    assert (error.numpy() <= 4 * rounding + sharing).all()
+
+
+@pytest.mark.parametrize("case", [RECTIFIED, VP, COSINE], ids=str)
+def test_the_float64_rule_is_needed(case):
+    """The same expansion of the distance in float32 picks wrong points just before t = 1."""
+    g = seeded(8)
+    data = scattered(12, (3,), g, close=True).float()
+    t = torch.full((64,), LATE)
+    x = queries(case, data, t, g)
+    _, truth = brute_force(case, data, x, t)
+    alpha, sigma, d_alpha, d_sigma = exact_schedules(case, float(t[0]))
+    logits = -((x**2).sum(1)[:, None] - 2 * alpha * x @ data.T + alpha**2 * (data**2).sum(1)) / (2 * sigma**2)
+    naive = case.path.velocity(x, torch.softmax(logits, dim=1) @ data, t)
+    exact = EmpiricalVelocity(data, case.path)(x, t)
+    allowed = allowed_error(case, data, x, t, torch.float32)[0]
+    naive_error, error = (np.linalg.norm(v.double().numpy() - truth, axis=1) / allowed for v in (naive, exact))
+    assert error.max() < 2
+    assert np.median(naive_error) > 20
+
+
+def test_rows_of_mixed_precision_come_back_in_order():
+    g = seeded(9)
+    data = scattered(10, (2, 2), g).float()
+    t = torch.tensor([LATE, 0.1, 0.999, 0.0, 0.5, 0.9999, 0.3])
+    x = queries(RECTIFIED, data, t, g)
+    u = EmpiricalVelocity(data)
+    together = u(x, t)
+    for i in range(len(t)):
+        assert_close(together[i : i + 1], u(x[i : i + 1], t[i]), rtol=1e-5, atol=1e-5)
+
+
+# Gradients
+
+
+@five_cases
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_gradients_equal_finite_differences(case, chunk_size):
+    g = seeded(10)
+    data, t = scattered(8, (2,), g), torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
+    x = queries(case, data, t, g).requires_grad_(True)
+    u = EmpiricalVelocity(data, case.path, chunk_size)
+    assert torch.autograd.gradcheck(lambda x: u(x, t), (x,), atol=1e-6)
+
+
+def test_gradients_of_mixed_precision_rows_equal_those_in_float64():
+    g = seeded(11)
+    data, t = scattered(8, (2,), g).float(), torch.tensor([0.99, 0.2, 0.999, 0.6, 0.0])
+    x, direction = queries(RECTIFIED, data, t, g), torch.randn(5, 2, generator=g)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        query = x.to(dtype).requires_grad_(True)
+        u = EmpiricalVelocity(data.to(dtype))
+        (u(query, t.to(dtype)) * direction).sum().backward()
+        gradients.append(query.grad.double())
+    assert_close(*gradients, rtol=1e-3, atol=1e-4)
+    assert (gradients[0].norm(dim=1) > 0).all()
+
+
+# The flow
+
+
+@pytest.mark.parametrize("case", [RECTIFIED, VP, VE, COSINE, OT_NARROW], ids=str)
+def test_following_it_ends_on_the_training_points(case):
+    g = seeded(12)
+    data = 2 * scattered(15, (2,), g)
+    path = case.path
+    x0 = path.source_scale * torch.randn(60, 2, generator=g, dtype=torch.float64)
+    end = solvers.solve(EmpiricalVelocity(data, path), x0, t1=path.t_max, rtol=1e-6, atol=1e-6).x
+    distance, nearest = torch.cdist(end, data).min(dim=1)
+    assert (distance < 5 * float(path.sigma(torch.tensor(path.t_max, dtype=torch.float64))) + 1e-5).all()
+    assert len(nearest.unique()) > 7
+
+
+@five_cases
+@pytest.mark.parametrize("t", [0.25, 0.6, 0.85])
+def test_continuity_equation_in_one_dimension(case, t):
+    """dp/dt + d(p u)/dx = 0 for the mixture p_t = mean_i N(alpha x_i, sigma^2), by fourth-order differences."""
+    points = torch.tensor([-1.2, 0.3, 0.5, 2.0], dtype=torch.float64)
+
+    def density(x, time):
+        alpha, sigma, *_ = exact_schedules(case, time)
+        return (-0.5 * ((x[:, None] - alpha * points) / sigma) ** 2).exp().mean(dim=1) / sigma
+
+    def difference(f, step):
+        return (f(-2 * step) - 8 * f(-step) + 8 * f(step) - f(2 * step)) / (12 * step)
+
+    alpha, sigma, *_ = exact_schedules(case, t)
+    x = torch.linspace(-1.2 * alpha - 3 * sigma, 2 * alpha + 3 * sigma, 301, dtype=torch.float64)
+    u = EmpiricalVelocity(points[:, None], case.path)
+    change = difference(lambda h: density(x, t + h), 1e-4)
+    flux = difference(lambda h: density(x + h, t) * u((x + h)[:, None], t)[:, 0], 1e-3 * sigma)
+    assert change.abs().max() > 0.01
+    assert (change + flux).abs().max() < 1e-7 * change.abs().max()
+
+
+def test_continuity_equation_in_two_dimensions():
+    """The same along lines: the divergence is summed over two directions."""
+    g = seeded(13)
+    data, t, h = scattered(5, (2,), g), 0.6, 1e-4
+    x = queries(RECTIFIED, data, torch.full((50,), t), g)
+    u = EmpiricalVelocity(data)
+
+    def density(x, time):
+        return (-0.5 * (torch.cdist(x, time * data) / (1 - time)) ** 2).exp().mean(dim=1) / (1 - time) ** 2
+
+    change = (density(x, t + h) - density(x, t - h)) / (2 * h)
+    flux = torch.zeros(50, dtype=torch.float64)
+    for axis in range(2):
+        step = torch.zeros(2, dtype=torch.float64)
+        step[axis] = h
+        after, before = (density(x + s, t) * u(x + s, t)[:, axis] for s in (step, -step))
+        flux += (after - before) / (2 * h)
+    assert (change + flux).abs().max() < 1e-6 * change.abs().max()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("t", [1.0, 0.999995])
+def test_times_beyond_the_last_are_taken_at_the_last(t):
+    g = seeded(14)
+    data, x = scattered(5, (2,), g), torch.randn(3, 2, generator=g, dtype=torch.float64)
+    u = EmpiricalVelocity(data)
+    assert_close(u(x, t), u(x, u.path.t_max), rtol=0, atol=0)
+    assert torch.isfinite(u(x, t)).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3,)])
+def test_empty_data_and_plain_vectors_are_refused(shape):
+    with pytest.raises(ValueError, match="at least one point"):
+        EmpiricalVelocity(torch.zeros(shape))
+
+
+def test_bad_data_chunks_and_queries_are_refused():
+    with pytest.raises(TypeError, match=r"data holds torch\.uint8"):
+        EmpiricalVelocity(torch.zeros(3, 2, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="data has NaN or infinite values in 1 of 3"):
+        EmpiricalVelocity(torch.tensor([[0.0], [float("inf")], [1.0]]))
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        EmpiricalVelocity(torch.zeros(3, 2), chunk_size=0)
+    u = EmpiricalVelocity(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"x of shape \(B, 2\)"):
+        u(torch.zeros(4, 3), 0.5)
+    with pytest.raises(ValueError, match=r"t has shape \(4, 1\)"):
+        u(torch.zeros(4, 2), torch.zeros(4, 1))

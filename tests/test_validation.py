@@ -1,0 +1,97 @@
+"""Each check lets good input through unchanged and names what is wrong with bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmcore.validation import check_finite, check_pair, check_time, expand_time, unknown_name
+from tests.analytic import modest
+
+dtypes = st.sampled_from([torch.float32, torch.float64])
+
+
+@modest
+@given(
+    batch=st.integers(1, 6), shape=st.lists(st.integers(1, 3), max_size=3), dtype=dtypes, time_dtype=dtypes
+)
+def test_check_time_takes_the_dtype_of_x_and_keeps_the_values(batch, shape, dtype, time_dtype):
+    x = torch.zeros(batch, *shape, dtype=dtype)
+    for t in (torch.tensor(0.25, dtype=time_dtype), torch.linspace(0, 1, batch, dtype=time_dtype)):
+        checked = check_time(t, x)
+        torch.testing.assert_close(checked, t.to(dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("number", [0, 1, 0.25])
+def test_check_time_takes_plain_numbers(number):
+    checked = check_time(number, torch.zeros(3, 2))
+    assert checked.dtype == torch.float32
+    assert checked.shape == ()
+    assert checked.item() == number
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3), (1,), (2,), (3, 3), (3, 2)])
+def test_check_time_refuses_shapes_that_would_broadcast_silently(shape):
+    with pytest.raises(ValueError, match=r"t has shape .* x has shape \(3, 2\).*shape \(3,\)"):
+        check_time(torch.zeros(shape), torch.zeros(3, 2))
+
+
+@modest
+@given(batch=st.integers(1, 5), shape=st.lists(st.integers(1, 4), max_size=3))
+def test_expand_time_scales_each_sample_by_its_own_time(batch, shape):
+    t = torch.arange(1.0, batch + 1)
+    product = expand_time(t, torch.ones(batch, *shape)) * torch.ones(batch, *shape)
+    assert product.shape == (batch, *shape)
+    for i in range(batch):
+        assert (product[i] == i + 1).all()
+    assert expand_time(torch.tensor(2.0), torch.ones(batch, *shape)).ndim == 0
+
+
+def test_check_pair_accepts_equal_shapes_of_either_float_type():
+    check_pair(torch.zeros(2, 3), torch.zeros(2, 3))
+    check_pair(torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("first", "second"), [((4, 2), (3, 2)), ((4, 2), (4, 1)), ((4, 2), (4,)), ((1, 2), (4, 2))])
+def test_check_pair_refuses_other_shapes(first, second):
+    with pytest.raises(ValueError, match=r"x0 has shape .* x1 has shape"):
+        check_pair(torch.zeros(first), torch.zeros(second))
+
+
+@pytest.mark.parametrize("which", ["x0", "x1"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_check_pair_refuses_integers_and_says_which(which, dtype):
+    pair = {"x0": torch.zeros(2, 2), "x1": torch.zeros(2, 2)}
+    pair[which] = pair[which].to(dtype)
+    with pytest.raises(TypeError, match=rf"{which} holds torch\.{str(dtype)[6:]}: scale it"):
+        check_pair(**pair)
+
+
+def test_check_pair_refuses_two_devices():
+    with pytest.raises(ValueError, match="x0 is on cpu and x1 on meta"):
+        check_pair(torch.zeros(2, 2), torch.zeros(2, 2, device="meta"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_check_finite_counts_bad_samples_and_names_the_first(bad):
+    x = torch.zeros(5, 2, 2)
+    check_finite("x", x)
+    x[2, 0, 1] = x[2, 1, 1] = x[4, 0, 0] = bad
+    with pytest.raises(ValueError, match=r"images has NaN or infinite values in 2 of 5 samples .*first is number 2\)"):
+        check_finite("images", x)
+
+
+def test_check_finite_of_a_vector_and_of_a_number():
+    check_finite("x", torch.tensor(1.0))
+    with pytest.raises(ValueError, match="in 1 of 3 samples .*number 1"):
+        check_finite("x", torch.tensor([0.0, float("nan"), 1.0]))
+    with pytest.raises(ValueError, match="in 1 of 1 samples"):
+        check_finite("x", torch.tensor(float("nan")))
+
+
+def test_unknown_name_lists_the_known_ones_in_order():
+    error = unknown_name("path", "diagonal", ["ot", "cosine"])
+    assert isinstance(error, ValueError)
+    assert str(error) == "unknown path 'diagonal': choose one of cosine, ot."
