@@ -1,26 +1,27 @@
-"""The training loop, and checkpoints that survive being killed.
+"""The training loop.
 
-`train` reads from top to bottom: draw a batch, compute the loss, step, average the weights, save now and then. A run that
-was killed and resumed ends with exactly the weights of a run that was not, because nothing is random but through two
-generators whose states are in the checkpoint, and because which images make batch k depends on the seed and k alone.
+`train` reads from top to bottom: draw a batch, compute the loss, step, average the weights, save now and then. A run
+that was killed and resumed ends with exactly the weights of a run that was not: nothing is random but through two
+generators whose states are in the checkpoint, and which images make batch k depends on the seed and k alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import os
-import pickle
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fmcore.checkpoints import check_same, load_checkpoint, save_checkpoint
 
 ModelType = TypeVar("ModelType", bound=nn.Module)
 Loss = Callable[[Any, Any, torch.Generator], Tensor]
@@ -115,11 +116,13 @@ def train(
 
     Raises:
         FileExistsError: if the checkpoint exists and resume was not asked for.
-        FloatingPointError: if the loss or its gradient stops being finite. The checkpoint still holds the last good state.
+        FloatingPointError: if the loss or its gradient stops being finite; the checkpoint holds a state before that.
         OSError: if a checkpoint cannot be written; the one before stays as it was.
         ValueError: if the checkpoint is damaged or belongs to another configuration.
     """
     path = None if checkpoint is None else Path(checkpoint)
+    if len(data) == 0:
+        raise ValueError("data is empty: there is nothing to train on")
     if path and path.exists() and not resume:
         raise FileExistsError(f"{path} exists: resume from it, delete it, or name another file")
     device = next(model.parameters()).device
@@ -131,14 +134,15 @@ def train(
     seconds = 0.0
 
     # Dropout draws from PyTorch's own generators: borrow them, and give them back as they were.
-    with torch.random.fork_rng(on_gpu):
-        torch.manual_seed(derived_seed(config.seed, "dropout"))
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(on_gpu))
+        torch.default_generator.manual_seed(derived_seed(config.seed, "dropout"))
+        if on_gpu:
+            torch.cuda.manual_seed(derived_seed(config.seed, "dropout"))
         if path and path.exists():
             state = load_checkpoint(path)
             check_same(state["config"], asdict(config), f"{path} was made")
-            model.load_state_dict(state["model"])
-            ema.load_state_dict(state["ema"])
-            optimizer.load_state_dict(state["optimizer"])
+            restore(path, state, model, ema, optimizer)
             generator.set_state(state["generator"])
             torch.set_rng_state(state["cpu_rng"])
             for gpu, rng in zip(on_gpu, state["gpu_rng"], strict=True):
@@ -146,7 +150,7 @@ def train(
             losses, seconds = state["losses"].tolist(), state["seconds"]
 
         model.train()
-        bar = progress_bar(config, len(losses), progress)
+        bar = stack.enter_context(progress_bar(config, len(losses), progress))
         for step in range(len(losses), config.steps):
             started = time.perf_counter()
             for group in optimizer.param_groups:
@@ -158,7 +162,6 @@ def train(
             value.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             if not math.isfinite(value.item() + norm.item()):
-                bar.close()
                 raise diverged(value.item(), norm.item(), step, path)
             optimizer.step()
             ema.update_parameters(model)
@@ -180,8 +183,8 @@ def train(
                     "seconds": seconds,
                 }
                 save_checkpoint(state, path)
-        bar.close()
-    return Trained(model, ema.module.eval(), torch.tensor(losses), seconds)
+    averaged = cast(ModelType, ema.module.eval())
+    return Trained(model, averaged, torch.tensor(losses), seconds)
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -197,7 +200,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def ema_decay(decay: float, updates: int) -> float:
-    """min(decay, (1 + n) / (10 + n)) after n updates: early on, the average spans only the last tenth or so of the steps.
+    """min(decay, (1 + n) / (10 + n)) after n updates: early on, the average spans about the last tenth of the steps.
 
     With the full decay from the start, a short run would mostly average weights from before it had learned anything.
     """
@@ -205,6 +208,8 @@ def ema_decay(decay: float, updates: int) -> float:
 
 
 def ema_update(decay: float) -> Callable[..., None]:
+    """The update of `torch.optim.swa_utils.AveragedModel` for `ema_decay`."""
+
     def update(averages: Any, weights: Any, updates: Tensor | int) -> None:
         get_ema_multi_avg_fn(ema_decay(decay, int(updates)))(averages, weights, updates)
 
@@ -221,9 +226,14 @@ def batch_rows(rows: int, step: int, batch: int, seed: int) -> Tensor:
     epochs = positions // rows
     parts = []
     for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-        shuffle = torch.Generator().manual_seed(derived_seed(seed, f"epoch {epoch}"))
-        parts.append(torch.randperm(rows, generator=shuffle)[positions[epochs == epoch] % rows])
+        parts.append(epoch_order(rows, epoch, seed)[positions[epochs == epoch] % rows])
     return torch.cat(parts)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(rows: int, epoch: int, seed: int) -> Tensor:
+    """The order of 0..rows - 1 in one epoch; kept, since hundreds of batches in a row ask for the same."""
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(derived_seed(seed, f"epoch {epoch}")))
 
 
 def derived_seed(seed: int, purpose: str) -> int:
@@ -231,66 +241,18 @@ def derived_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
 
 
-def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Save tensors, numbers, strings and containers of them; see `write_file`."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_file(path, buffer.getbuffer())
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without unpickling anything but tensors and plain containers; tensors land on the CPU.
-
-    Raises:
-        ValueError: if the file is damaged or is not a checkpoint.
-    """
+def restore(path: Path, state: dict[str, Any], model: nn.Module, ema: nn.Module, optimizer: Any) -> None:
+    """Load the weights and Adam's moments of a checkpoint; raises ValueError if they are another network's."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"config", "model", "ema", "optimizer", "generator", "cpu_rng", "gpu_rng", "losses", "seconds"} - set(
-            state
-        )
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or is not a checkpoint; train again from the start") from error
-    if missing:
-        raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(sorted(missing))}")
-    return state
-
-
-def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there in full or not at all, whatever happens in between.
-
-    It is written under another name in the same folder, flushed to the disk and renamed, which replaces an older
-    version in one step.
-
-    Raises:
-        OSError: if it cannot be written (a full disk, say). The part that was written is removed; the older version stays.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        kept = "the version before it is intact" if path.exists() else "nothing was saved"
-        raise OSError(
-            error.errno, f"cannot write {path}: {error.strerror} ({kept}); make room and run again"
-        ) from error
-
-
-def check_same(saved: dict[str, Any], asked: dict[str, Any], what: str) -> None:
-    """Raise ValueError naming the fields in which two configurations differ."""
-    fields = [key for key in {**saved, **asked} if saved.get(key) != asked.get(key)]
-    if fields:
-        differences = ", ".join(f"{key} (was {saved.get(key)}, now {asked.get(key)})" for key in fields)
-        raise ValueError(
-            f"{what} with another configuration: {differences}; resume with the same, or start again elsewhere"
-        )
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} belongs to another network: {str(error).splitlines()[-1].strip()}") from error
 
 
 def diverged(value: float, norm: float, step: int, checkpoint: Path | None) -> FloatingPointError:
+    """The error for a loss or a gradient that is not finite."""
     kept = f"; {checkpoint} holds the state before" if checkpoint and checkpoint.exists() else ""
     return FloatingPointError(
         f"training diverged at step {step}: loss {value}, gradient norm {norm}{kept}. "
@@ -299,12 +261,14 @@ def diverged(value: float, norm: float, step: int, checkpoint: Path | None) -> F
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a tensor, or a sequence of them, to a device."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     return tuple(to_device(part, device) for part in batch)
 
 
 def progress_bar(config: TrainingConfig, done: int, show: bool) -> Any:
+    """A bar counting images, for a run of which `done` steps are behind."""
     from tqdm.auto import tqdm
 
     return tqdm(

@@ -12,8 +12,19 @@ from scipy.integrate import quad, solve_ivp
 from torch.testing import assert_close
 
 from fmcore import paths
-from tests.analytic import CASES, FIVE, OT_NARROW, VE, VP, differentiate, exact_schedules, gaussian_flow
-from tests.analytic import modest, schedules, seeded
+from tests.analytic import (
+    CASES,
+    FIVE,
+    OT_NARROW,
+    VE,
+    VP,
+    differentiate,
+    exact_schedules,
+    gaussian_flow,
+    modest,
+    schedules,
+    seeded,
+)
 
 TIMES = [0.0, 1e-3, 0.05, 0.3, 0.5, 0.75, 0.9, 0.99, 1 - 1e-3, 1 - 1e-4, 1 - 1e-5]
 
@@ -72,7 +83,7 @@ def test_schedules_run_from_source_to_data(case):
 
 @pytest.mark.parametrize("parameters", [(0.1, 20.0), (1.0, 1.0), (0.5, 8.0)])
 def test_variance_preserving_path_integrates_its_noise_rate(parameters):
-    """alpha = exp(-1/2 integral of beta): the rate is integrated numerically and knows nothing of our antiderivative."""
+    """alpha = exp(-1/2 integral of beta), with the rate integrated numerically."""
     low, high = parameters
     path = paths.variance_preserving(low, high)
     for t in TIMES[:-1]:
@@ -200,7 +211,7 @@ def test_a_point_that_follows_the_velocity_reaches_the_data(case):
 @every_case
 @pytest.mark.parametrize("shape", [(2,), (2, 3)], ids=str)
 def test_predictions_equal_the_posterior_of_gaussian_data(case, shape):
-    """Velocity from the affine flow, data and noise from conditioning, score from the density: all linked by the path."""
+    """Velocity from the affine flow, data and noise from conditioning, score from the density: the path links them."""
     truth, path = gaussian_flow(case, shape), case.path
     t = torch.tensor([0.02, 0.1, 0.5, 0.9, 0.99, 1 - 1e-4], dtype=torch.float64)
     m, s = truth.moments(t)
@@ -311,7 +322,8 @@ def test_the_noising_diffusion_has_the_marginals_of_the_path(case):
 
     s = [first, 0.1, 0.5, 0.8, last]
     exact = torch.tensor([exact_schedules(case, 1 - time)[:2] for time in s])
-    run = solve_ivp(moments, (first, last), [float(exact[0, 0]), float(exact[0, 1]) ** 2], t_eval=s, rtol=1e-9, atol=1e-12)
+    start = [float(exact[0, 0]), float(exact[0, 1]) ** 2]
+    run = solve_ivp(moments, (first, last), start, t_eval=s, rtol=1e-9, atol=1e-12)
     found = torch.from_numpy(run.y)
     assert_close(found[0], exact[:, 0].double(), rtol=1e-6, atol=1e-8)
     assert_close(found[1], exact[:, 1].double() ** 2, rtol=1e-5, atol=1e-8)

@@ -14,9 +14,7 @@ dtypes = st.sampled_from([torch.float32, torch.float64])
 
 
 @modest
-@given(
-    batch=st.integers(1, 6), shape=st.lists(st.integers(1, 3), max_size=3), dtype=dtypes, time_dtype=dtypes
-)
+@given(batch=st.integers(1, 6), shape=st.lists(st.integers(1, 3), max_size=3), dtype=dtypes, time_dtype=dtypes)
 def test_check_time_takes_the_dtype_of_x_and_keeps_the_values(batch, shape, dtype, time_dtype):
     x = torch.zeros(batch, *shape, dtype=dtype)
     for t in (torch.tensor(0.25, dtype=time_dtype), torch.linspace(0, 1, batch, dtype=time_dtype)):

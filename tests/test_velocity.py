@@ -15,7 +15,9 @@ five_cases = pytest.mark.parametrize("case", FIVE, ids=str)
 
 @five_cases
 @pytest.mark.parametrize(
-    ("convert", "prediction"), [(from_noise, "noise"), (from_score, "score"), (from_data, "data")], ids=["noise", "score", "data"]
+    ("convert", "prediction"),
+    [(from_noise, "noise"), (from_score, "score"), (from_data, "data")],
+    ids=["noise", "score", "data"],
 )
 @pytest.mark.parametrize("one_time", [True, False])
 def test_an_exact_prediction_gives_the_exact_velocity(case, convert, prediction, one_time):

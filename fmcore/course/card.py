@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,6 +13,7 @@ from fmcore.course import display
 from fmcore.course.style import PATH
 
 TIMES = Path(__file__).resolve().parents[2] / "data" / "results" / "chapter_times.json"
+_NUMBER = re.compile(r"^\d+\.\s*")
 _HEAD = "font-size:85%;letter-spacing:.04em;text-transform:uppercase;opacity:.7;margin-bottom:.3em"
 _FRAME = "border:1px solid #D0D7DE;border-radius:6px;padding:1em 1.2em;line-height:1.5"
 
@@ -34,26 +36,26 @@ def render(
     for part, lines in (("goals", goals), ("before", before), ("exercises", exercises)):
         if isinstance(lines, str):
             raise TypeError(f"{part} must be a list of sentences, got one string; write [{lines!r}]")
+    numbered = [f"{i}. {_NUMBER.sub('', line)}" for i, line in enumerate(exercises, 1)]
     parts = [
-        ("After this chapter you can", list(goals)),
-        ("Know before", list(before) or ["nothing: start here"]),
-        ("Run time", [run_time(chapter)]),
-        ("Exercises", list(exercises) or ["none"]),
+        ("After this chapter you can", list(goals), 24),
+        ("Know before", list(before) or ["nothing: start here"], 12),
+        ("Exercises", numbered or ["none"], 14),
+        ("Run time", [run_time(chapter)], 9),
     ]
     title = f"Chapter {number}: {name.replace('_', ' ').capitalize()}"
-    text = "\n".join([title, *(f"  {head}\n" + "\n".join(f"    - {line}" for line in lines) for head, lines in parts)])
-    blocks = "".join(
-        f'<div style="flex:1 1 {"20em" if i in (0, 3) else "12em"};min-width:12em">'
-        f'<div style="{_HEAD}">{head}</div>'
-        f'<ul style="margin:0;padding-left:1.1em">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul></div>'
-        for i, (head, lines) in enumerate(parts)
-    )
+    text = [title]
+    blocks = ""
+    for head, lines, width in parts:
+        text += [f"  {head}", *(f"    {line}" for line in lines)]
+        items = "".join(f'<div style="margin-bottom:.25em">{escape(line)}</div>' for line in lines)
+        blocks += f'<div style="flex:{width} 1 {width * 0.6:g}em"><div style="{_HEAD}">{head}</div>{items}</div>'
     html = (
         f'<div style="{_FRAME};border-left:6px solid {PATH}">'
         f'<div style="font-weight:600;font-size:115%;margin-bottom:.7em">{escape(title)}</div>'
-        f'<div style="display:flex;flex-wrap:wrap;gap:1em 2em">{blocks}</div></div>'
+        f'<div style="display:flex;flex-wrap:wrap;gap:1em 1.6em">{blocks}</div></div>'
     )
-    return display.Rendered(text, html)
+    return display.Rendered("\n".join(text), html)
 
 
 def run_time(chapter: str) -> str:

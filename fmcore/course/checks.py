@@ -17,6 +17,24 @@ from torch import Tensor
 from fmcore.course import diagnosis
 
 
+class Outcome(int):
+    """1 (right) or 0, to be used as a truth value; shows nothing of its own at the end of a notebook cell.
+
+    `problem` is what the printed line says is wrong, None when all is right.
+    """
+
+    problem: str | None
+
+    def __new__(cls, problem: str | None) -> Outcome:
+        """The outcome for a problem in words, or for None."""
+        made = super().__new__(cls, problem is None)
+        made.problem = problem
+        return made
+
+    def _ipython_display_(self) -> None:
+        pass
+
+
 def compare(
     name: str,
     attempt: Callable[..., Any],
@@ -25,8 +43,8 @@ def compare(
     mistakes: Mapping[str, Callable[..., Any]] | None = None,
     rtol: float = 1e-3,
     atol: float = 1e-4,
-) -> bool:
-    """Check the function `attempt` against `reference` on every case; print one line and return the outcome.
+) -> Outcome:
+    """Check the function `attempt` against `reference` on every case; print one line, return the outcome.
 
     Args:
         name: what the line calls the attempt.
@@ -67,7 +85,7 @@ def compare(
         results.append(result)
     close = diagnosis.Closeness(rtol, atol)
     if all(close(result, right) for result, right in zip(results, expected, strict=True)):
-        return _say(name, None, len(cases))
+        return _say(name, None)
     tried = [*(mistakes or {}).items(), *diagnosis.usual_mistakes(reference, names, cases)]
     for mistake, wrong in tried:
         if _explains(wrong, cases, results, expected, close):
@@ -82,7 +100,7 @@ def value(
     mistakes: Mapping[str, Any] | None = None,
     rtol: float = 1e-3,
     atol: float = 1e-4,
-) -> bool:
+) -> Outcome:
     """Check one number or tensor; `mistakes` maps the name of a mistake to the value that it leads to."""
     if attempt is None or attempt is Ellipsis:
         return _say(name, "not written yet")
@@ -93,7 +111,7 @@ def value(
     return compare(name, lambda: attempt, lambda: expected, [()], wrong, rtol, atol)
 
 
-def choice(name: str, attempt: Any, answer: Any, hints: Mapping[Any, str] | None = None) -> bool:
+def choice(name: str, attempt: Any, answer: Any, hints: Mapping[Any, str] | None = None) -> Outcome:
     """Check a choice (a word or a whole number); `hints` says what each wrong choice overlooks."""
     if attempt is None or attempt is Ellipsis:
         return _say(name, "not written yet")
@@ -102,19 +120,16 @@ def choice(name: str, attempt: Any, answer: Any, hints: Mapping[Any, str] | None
     return _say(name, (hints or {}).get(attempt, f"{attempt!r} is not the answer"))
 
 
-def holds(name: str, condition: Any, otherwise: str) -> bool:
+def holds(name: str, condition: Any, otherwise: str) -> Outcome:
     """Check a property that many answers may have; `otherwise` says what is wrong where it does not hold."""
     if condition is None or condition is Ellipsis:
         return _say(name, "not written yet")
     return _say(name, None if bool(condition) else otherwise)
 
 
-def _say(name: str, problem: str | None, cases: int = 1) -> bool:
-    if problem is None:
-        print(f"✓ {name}: right on all {cases} cases." if cases > 1 else f"✓ {name}: right.")
-    else:
-        print(f"✗ {name}: {problem}.")
-    return problem is None
+def _say(name: str, problem: str | None) -> Outcome:
+    print(f"✓ {name}: right." if problem is None else f"✗ {name}: {problem}.")
+    return Outcome(problem)
 
 
 def _explains(

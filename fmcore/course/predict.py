@@ -40,6 +40,7 @@ class Question:
             raise ValueError(f"answer is an index from 0 to {len(options) - 1}, got {answer}")
         self.question, self.options, self.answer, self.because = question, options, answer, because
         self.widget: Any = None
+        self.link: Any = None
 
     def verdict(self, choice: int) -> str:
         """The feedback to one choice, as HTML."""
@@ -62,7 +63,7 @@ class Question:
             radio = ipywidgets.RadioButtons(options=self.options, value=None, layout=wide)
             answers = [ipywidgets.HTML(self.verdict(i)) for i in range(len(self.options))]
             feedback = ipywidgets.Stack(answers, selected_index=None, layout=wide)
-            ipywidgets.jslink((radio, "index"), (feedback, "selected_index"))
+            self.link = ipywidgets.jslink((radio, "index"), (feedback, "selected_index"))
             self.widget = ipywidgets.VBox([head, radio, feedback], layout={"margin": "0.5em 0"})
         return self.widget
 

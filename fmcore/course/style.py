@@ -37,7 +37,8 @@ def time_map() -> Colormap:
     """The colour map of time: `SOURCE` at t = 0, through `PATH`, `DATA` at t = 1; lightness falls evenly."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("fmcore_time", [SOURCE, "#E2655F", PATH, "#A02A92", "#7010A5", DATA])
+    stops = [(0.0, SOURCE), (0.25, "#E2655F"), (0.5, PATH), (0.67, "#A02A92"), (0.83, "#7010A5"), (1.0, DATA)]
+    return LinearSegmentedColormap.from_list("fmcore_time", stops)
 
 
 def color_of(t: float) -> str:
@@ -65,6 +66,8 @@ def rc() -> dict[str, Any]:
         "figure.dpi": DPI / 2,
         "figure.facecolor": "white",
         "figure.constrained_layout.use": True,
+        "figure.constrained_layout.h_pad": 0.07,
+        "figure.constrained_layout.w_pad": 0.07,
         "savefig.dpi": DPI,
         "savefig.facecolor": "white",
         "font.family": "DejaVu Sans",

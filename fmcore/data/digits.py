@@ -20,8 +20,10 @@ SHA256 = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"  # o
 def digits() -> ImageData:
     """The digits, as uint8 of shape (n, 1, 8, 8) with values 0..16: 1,500 to train on and 297 held out.
 
-    The split is the same on every machine. Raises ValueError if the pixels are not the ones this package was
-    tested with.
+    The split is the same on every machine.
+
+    Raises:
+        ValueError: if the pixels are not the ones this package was tested with.
     """
     from sklearn.datasets import load_digits
 
@@ -41,6 +43,7 @@ def shuffled(n: int) -> list[int]:
 
 
 def check_pixels(pixels: torch.Tensor) -> None:
+    """Raise ValueError unless the uint8 pixels are the expected ones, byte for byte."""
     found = hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
     if found != SHA256:
         raise ValueError(

@@ -22,8 +22,11 @@ from torch import Tensor
 class ImageData:
     """A set of labelled images with a fixed split.
 
-    train, held_out: uint8 of shape (n, C, H, W) with values in {0, ..., levels - 1}.
-    train_labels, held_out_labels: int64 of shape (n,).
+    Attributes:
+        name: of the data set.
+        train, held_out: (n, C, H, W) uint8 with values in {0, ..., levels - 1}.
+        train_labels, held_out_labels: (n,) int64.
+        levels: grey levels of a pixel, 256 for 8-bit images.
     """
 
     name: str
@@ -41,6 +44,7 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
+        """Number of different labels, 0..num_classes - 1."""
         return int(self.train_labels.max()) + 1
 
     def scaled(self, images: Tensor) -> Tensor:
@@ -57,7 +61,8 @@ class ImageData:
 def scale(images: Tensor, levels: int = 256) -> Tensor:
     """Whole-number images to the middle of their bins: 2 (k + 1/2) / levels - 1, float32 in (-1, 1).
 
-    Raises ValueError if the images are not whole numbers in {0, ..., levels - 1}.
+    Raises:
+        ValueError: if the images are not whole numbers in {0, ..., levels - 1}.
     """
     check_levels(images, levels)
     return (images.float() + 0.5) * (2 / levels) - 1
@@ -68,7 +73,9 @@ def dequantize(images: Tensor, levels: int = 256, generator: torch.Generator | N
 
     The noise turns a distribution over whole numbers into a density: the average of log density over u bounds the
     log-probability of the whole numbers from below (Theis et al. 2016). The noise is drawn on the generator's device.
-    Raises ValueError if the images are not whole numbers in {0, ..., levels - 1}.
+
+    Raises:
+        ValueError: if the images are not whole numbers in {0, ..., levels - 1}.
     """
     check_levels(images, levels)
     device = images.device if generator is None else generator.device
@@ -80,7 +87,9 @@ def to_uint8(x: Tensor, levels: int = 256) -> Tensor:
     """The grey level of the bin that each value lies in, uint8; values outside [-1, 1] go to the nearest level.
 
     Undoes `scale` exactly, and `dequantize` up to the float32 rounding of values on the edge of a bin.
-    Raises ValueError on values that are not finite.
+
+    Raises:
+        ValueError: if a value is not finite.
     """
     if not torch.isfinite(x).all():
         raise ValueError("images hold values that are not finite (NaN or infinity): they have no grey level")
@@ -88,6 +97,7 @@ def to_uint8(x: Tensor, levels: int = 256) -> Tensor:
 
 
 def check_levels(images: Tensor, levels: int) -> None:
+    """Raise ValueError unless the images are whole numbers in {0, ..., levels - 1}."""
     if images.is_floating_point():
         raise ValueError(
             f"expected whole-number pixels in 0..{levels - 1}, got {images.dtype}: these images look scaled already"

@@ -19,7 +19,11 @@ EXPERIMENTS: dict[str, Configuration] = {
 
 
 def by_name(name: str) -> Configuration:
-    """Raises ValueError, listing the known experiments, on an unknown name."""
+    """The configuration of a named experiment.
+
+    Raises:
+        ValueError: on an unknown name; the known ones are listed.
+    """
     if name not in EXPERIMENTS:
         raise unknown_name("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]

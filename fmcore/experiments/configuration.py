@@ -138,6 +138,7 @@ def settable_fields(configuration: Configuration) -> dict[str, str]:
 
 
 def owner(configuration: Configuration, group: str) -> Any:
+    """The dataclass that holds the fields of a group."""
     return configuration if group == "" else getattr(configuration, group)
 
 

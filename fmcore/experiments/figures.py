@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fmcore.checkpoints import write_file
 from fmcore.data.images import to_uint8
-from fmcore.training import derived_seed, write_file
+from fmcore.training import derived_seed
 
 if TYPE_CHECKING:
     from fmcore.experiments.runner import Run
@@ -55,7 +56,7 @@ def save_grid(images: Tensor, file: Path, levels: int) -> None:
 
 
 def tiled(images: Tensor, columns: int) -> Tensor:
-    """Images (n, C, H, W) in rows of `columns`, one empty pixel between them; float (C, height, width), NaN where empty."""
+    """Images (n, C, H, W) in rows, with one empty pixel between them: float (C, height, width), NaN where empty."""
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     sheet = torch.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), torch.nan)
@@ -66,6 +67,7 @@ def tiled(images: Tensor, columns: int) -> Tensor:
 
 
 def show(axes: Any, sheet: Tensor, title: str | None, levels: int) -> None:
+    """Draw a sheet of `tiled` images without axes."""
     white = (sheet / (levels - 1)).nan_to_num(1.0).permute(1, 2, 0).squeeze(2)
     axes.imshow(white, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
@@ -77,7 +79,11 @@ def show(axes: Any, sheet: Tensor, title: str | None, levels: int) -> None:
 
 
 def save(figure: Any, file: Path) -> None:
-    """Raises ValueError, listing the known ones, on a picture format that does not exist."""
+    """Write a figure in full or not at all.
+
+    Raises:
+        ValueError: on a picture format that does not exist; the known ones are listed.
+    """
     import io
 
     known = figure.canvas.get_supported_filetypes()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcore.training import write_file
+from fmcore.checkpoints import write_file
 
 PACKAGES = ("fmcore", "torch", "torchdiffeq", "numpy", "scipy", "scikit-learn", "POT", "safetensors")
 
@@ -44,6 +44,7 @@ def environment() -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
+    """The installed version, None if there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -68,6 +69,7 @@ def commit() -> str | None:
 
 
 def cpu_model() -> str:
+    """The processor's name, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -76,11 +78,17 @@ def cpu_model() -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write plain dictionaries and lists, in full or not at all."""
     write_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Raises ValueError naming the file if it is not JSON, OSError if it cannot be read."""
+    """Read plain dictionaries and lists.
+
+    Raises:
+        ValueError: naming the file, if it is not JSON.
+        OSError: if it cannot be read.
+    """
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fmcore import couplings, losses, paths
 from fmcore import velocity as velocities
+from fmcore.checkpoints import check_same, write_file
 from fmcore.data.digits import digits
 from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments import records
@@ -25,7 +26,7 @@ from fmcore.experiments.configuration import Configuration, flat, from_dict, to_
 from fmcore.networks.unet import UNet
 from fmcore.solvers import Solution, solve
 from fmcore.sources import Gaussian
-from fmcore.training import check_same, derived_seed, train, write_file
+from fmcore.training import derived_seed, train
 from fmcore.velocity import Velocity
 
 DATA = {"digits": digits}
@@ -76,6 +77,7 @@ def train_run(
 
 
 def prepare_folder(configuration: Configuration, folder: Path, resume: bool, overwrite: bool) -> None:
+    """Make the folder ready for a run and write config.json; raises as `train_run`."""
     if resume and overwrite:
         raise ValueError("--resume continues a run and --overwrite starts it anew: choose one")
     if folder.exists() and not folder.is_dir():
@@ -103,7 +105,7 @@ def build_network(configuration: Configuration, data: ImageData) -> UNet:
     """The untrained network; its weights follow from the training seed."""
     network = configuration.network
     with torch.random.fork_rng([]):
-        torch.manual_seed(derived_seed(configuration.training.seed, "network"))
+        torch.default_generator.manual_seed(derived_seed(configuration.training.seed, "network"))
         return UNet(
             data.shape,
             channels=network.channels,
@@ -173,6 +175,7 @@ class Run:
 
 
 def as_velocity(network: UNet, configuration: Configuration) -> Velocity:
+    """The velocity that belongs to what the network predicts."""
     path = paths.by_name(configuration.path)
     if configuration.loss == "conditional_flow_matching":
         return network
@@ -182,6 +185,7 @@ def as_velocity(network: UNet, configuration: Configuration) -> Velocity:
 
 
 def load_weights(network: UNet, path: Path) -> None:
+    """Load a safetensors file; raises as `Run`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -1,11 +1,14 @@
-"""Records as tables for people."""
+"""Records and settings as tables for people."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from fmcore.experiments.configuration import Configuration, flat, to_dict
 
-def show(record: dict[str, Any]) -> None:
+
+def show_record(record: dict[str, Any]) -> None:
     """Print a record: what was trained, how it was evaluated, and each value with its spread."""
     from rich.console import Console
     from rich.table import Table
@@ -52,3 +55,32 @@ def show(record: dict[str, Any]) -> None:
             )
         values.add_section()
     console.print(values)
+
+
+def show_experiments(experiments: Mapping[str, Configuration]) -> None:
+    """Print one line an experiment."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="experiments: fmcore train NAME", title_justify="left")
+    for title in ("name", "data", "path", "loss", "steps", "batch"):
+        table.add_column(title)
+    for name, one in experiments.items():
+        settings = one.training
+        table.add_row(name, one.data, one.path, one.loss.replace("_", " "), f"{settings.steps:,}", str(settings.batch))
+    Console().print(table)
+
+
+def show_settings(configuration: Configuration) -> None:
+    """Print every setting of an experiment as field=value, as the command line takes it."""
+    print(f"settings of {configuration.experiment}: fmcore train {configuration.experiment} FIELD=VALUE ...")
+    group = ""
+    for name, value in flat(to_dict(configuration)).items():
+        if name == "experiment":
+            continue
+        *above, field = name.split(".")
+        if above and above[0] != group:
+            group = above[0]
+            print(f"  {group}")
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if value is None else value
+        print(f"{'    ' if above else '  '}{field}={text}")

@@ -53,7 +53,7 @@ def train_classifier(data: ImageData, seed: int = 0, steps: int = 400) -> tuple[
     It sees the same dequantized images as the flow, so that the noise inside a grey level does not matter to it.
     """
     with torch.random.fork_rng([]):
-        torch.manual_seed(derived_seed(seed, "classifier"))
+        torch.default_generator.manual_seed(derived_seed(seed, "classifier"))
         classifier = Classifier(data.shape, data.num_classes)
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:

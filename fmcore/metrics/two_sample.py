@@ -56,7 +56,7 @@ def energy_distance(a: Tensor, b: Tensor) -> float:
 def mmd(a: Tensor, b: Tensor, bandwidth: float = 1.0) -> float:
     """Squared maximum mean discrepancy with the kernel exp(-|x - y|^2 / (2 bandwidth^2)) (Gretton et al. 2012).
 
-    The unbiased estimate (their equation 3): sets from one distribution give a value around zero, which may be negative.
+    The unbiased estimate (their equation 3): sets from one distribution give values around zero, which may be negative.
     Raises as `energy_distance`, and for a bandwidth that is not positive.
     """
     if not bandwidth > 0:

@@ -1,16 +1,20 @@
 """The U-Net of Dhariwal and Nichol 2021 ("Diffusion Models Beat GANs on Image Synthesis"), as a velocity field.
 
-    x --> conv --> level 0 --> halve --> level 1 --> ... --> middle --> ... --> level 1 --> double --> level 0 --> conv --> v
-                     |                     |                               ^                    ^
-                     +------- skips -------+-------------------------------+--------------------+
+    x --> conv --> level 0 ----------------- skips ----------------> level 0 --> conv --> v
+                     |                                                  ^
+                   halve                                             double
+                     v                                                  |
+                   level 1 ----------------- skips ----------------> level 1
+                     |                                                  ^
+                    ...  ------------------> middle ------------------> ...
 
-Going down, every block leaves its output on a stack; going up, every block takes one from the stack and joins it to its
-input. A block is a residual pair of convolutions, told about the time (and the label) by a vector added between them, and
+Going down, every layer leaves its output on a stack; going up, every block takes one from the stack and joins it to its
+input. A block is a residual pair of convolutions, told about the time (and the label) by a vector added between them;
 at the chosen resolutions it ends with self-attention over all pixels. The last layer, and the last of every residual
-branch, start at zero: the untrained network predicts zero velocity and every block begins as the identity.
+branch, start at zero: the untrained network predicts zero velocity, and the branches wait to be switched on.
 
-With 128 channels, multipliers (1, 2, 2, 2), 2 blocks and attention at 16x16 this is the 35.7-million-parameter network of
-most CIFAR-10 work on flow matching.
+With 128 channels, multipliers (1, 2, 2, 2), 2 blocks and attention at 16x16 this is the network of 35.7 million
+parameters in most CIFAR-10 work on flow matching.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Times in [0, 1] are stretched before their sines and cosines are taken, whose wavelengths run from 2 pi to 2 pi 10,000.
+# Times in [0, 1] are stretched before their sines and cosines are taken, at wavelengths from 2 pi to 2 pi 10,000.
 # Unstretched, all but the first few features would be nearly constant over [0, 1].
 TIME_SCALE = 1000.0
 
@@ -30,18 +34,21 @@ TIME_SCALE = 1000.0
 class UNet(nn.Module):
     """Velocity v(x, t) or v(x, t, labels) of images.
 
-    shape: (C, H, W) of one image; H and W are divisible by 2^(levels - 1), where levels = len(multipliers).
-    channels: width of level 0; level i is channels * multipliers[i] wide.
-    blocks: residual blocks a level going down (one more going up).
-    attention: resolutions (heights of the feature map, e.g. 16) at which blocks end with self-attention; the middle of
-        the network always has it.
-    heads: number of attention heads, or
-    head_channels: channels of one head (the number of heads then follows from the width); it wins over heads.
-    dropout: probability, inside each residual block.
-    num_classes: number of labels. There is then one further label, num_classes, which means "none": pass it (or no
-        labels at all) for the unconditional velocity that classifier-free guidance needs.
+    Args:
+        shape: (C, H, W) of one image; H and W are divisible by 2^(levels - 1), where levels = len(multipliers).
+        channels: width of level 0; level i is channels * multipliers[i] wide.
+        multipliers: one a level.
+        blocks: residual blocks a level going down (one more going up).
+        attention: resolutions (heights of the feature map, e.g. 16) at which blocks end with self-attention; the
+            middle of the network always has it.
+        heads: number of attention heads.
+        head_channels: channels of one head, instead of heads: the number of heads then follows from the width.
+        dropout: probability, inside each residual block.
+        num_classes: number of labels. There is then one further label, num_classes, which means "none": pass it (or
+            no labels at all) for the unconditional velocity that classifier-free guidance needs.
 
-    Raises ValueError on sizes that do not fit together.
+    Raises:
+        ValueError: on sizes that do not fit together.
     """
 
     def __init__(
@@ -93,10 +100,16 @@ class UNet(nn.Module):
         self.last = nn.Sequential(norm(now), nn.SiLU(), zeroed(nn.Conv2d(now, images, 3, padding=1)))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W); t in [0, 1] of shape () or (B,); labels int64 (B,), or None. Returns the velocity, (B, C, H, W).
+        """Return the velocity, shaped like x.
 
-        Raises ValueError on an x of another shape, on times or labels that do not match it, and on labels given to a
-        network that was built without num_classes.
+        Args:
+            x: (B, C, H, W), on the scale [-1, 1] at the data.
+            t: () or (B,), in [0, 1].
+            labels: (B,) int64 in {0, ..., num_classes}, or None.
+
+        Raises:
+            ValueError: on an x of another shape, on times or labels that do not match it, and on labels given to a
+                network that was built without num_classes.
         """
         self.check(x, t, labels)
         condition = self.time(time_features(t.expand(len(x)), self.channels).to(x.dtype))
@@ -120,6 +133,7 @@ class UNet(nn.Module):
         return self.last(h)
 
     def check(self, x: Tensor, t: Tensor, labels: Tensor | None) -> None:
+        """Raise ValueError on inputs that do not fit the network or each other."""
         if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"this U-Net takes images of shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}"
@@ -155,6 +169,7 @@ class Block(nn.Module):
         self.attention = Attention(outputs, heads) if attend else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Map x (B, inputs, H, W) and condition (B, width) to (B, outputs, H, W)."""
         h = self.before(x) + self.condition(condition)[:, :, None, None]
         return self.attention(self.skip(x) + self.after(h))
 
@@ -170,6 +185,7 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to the same shape."""
         pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
         # each head's queries, keys and values lie side by side in the channels
         q, k, v = self.qkv(pixels).unflatten(2, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)  # each (B, heads, H W, c)
@@ -185,6 +201,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, H / 2, W / 2); the condition is not used."""
         return self.conv(x)
 
 
@@ -196,11 +213,12 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, 2 H, 2 W); the condition is not used."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def time_features(t: Tensor, count: int) -> Tensor:
-    """Cosines and sines of TIME_SCALE t at count // 2 frequencies from 1 to 1/10,000 (Vaswani et al. 2017); (B, count)."""
+    """Cosines and sines of TIME_SCALE t at count / 2 frequencies from 1 to 1/10,000 (Vaswani et al. 2017)."""
     half = count // 2
     frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / half))
     angles = TIME_SCALE * t.float()[:, None] * frequencies
@@ -213,12 +231,14 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
+    """The layer, with all its parameters set to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def head_count(channels: int, heads: int, head_channels: int | None) -> int:
+    """How many heads a layer of this width gets; raises ValueError if they do not share it evenly."""
     count = heads if head_channels is None else channels // head_channels
     if count < 1 or channels % count or (head_channels is not None and channels % head_channels):
         asked = f"{heads} heads" if head_channels is None else f"heads of {head_channels} channels"
@@ -227,6 +247,7 @@ def head_count(channels: int, heads: int, head_channels: int | None) -> int:
 
 
 def check_sizes(shape: tuple[int, ...], channels: int, multipliers: Sequence[int], attention: Sequence[int]) -> None:
+    """Raise ValueError on sizes that no U-Net can have."""
     if len(shape) != 3:
         raise ValueError(f"shape must be (channels, height, width) of one image, got {shape}")
     if channels < 2 or channels % 2:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fmcore.course import style
-from fmcore.course.plotting.points import _panel, clouds
+from fmcore.course.plotting.points import _panel, shade
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,13 +46,11 @@ def field(
     if kind not in ("arrows", "streams"):
         raise ValueError(f'kind is "arrows" or "streams", got {kind!r}')
     figure, ax = _panel(ax, width=4.6, height=4.6)
-    if data is not None:
-        clouds(others={"data": data}, ax=ax, legend=False, limit=limit)
-        ax.collections[-1].set(color=style.MUTED, alpha=0.35)
+    shade(data, ax)
     where = grid(limit * (1 - 0.5 / points), points)
     with torch.no_grad():
         v = velocity(where, torch.full((len(where),), float(t))).detach().cpu()
-    shade = color or style.color_of(t)
+    hue = color or style.color_of(t)
     norm = v.norm(dim=1)
     top = speed if speed is not None else float(norm[torch.isfinite(norm)].quantile(0.9).clamp_min(1e-12))
     v = v / (norm / top).clamp_min(1)[:, None]
@@ -60,7 +58,7 @@ def field(
         cell = 2 * limit / points
         shown = v / top * cell * 1.15
         ax.quiver(
-            *where.T.numpy(), *shown.T.numpy(), color=shade, angles="xy", scale_units="xy", scale=1,
+            *where.T.numpy(), *shown.T.numpy(), color=hue, angles="xy", scale_units="xy", scale=1,
             width=0.0045, headwidth=3.6, headlength=4, headaxislength=3.6, pivot="mid", alpha=0.9,
         )  # fmt: skip
     else:

@@ -118,9 +118,9 @@ def _words(ax: Axes) -> None:
     below = -_REACH * (1 + _LEAN) - 0.25
     said = {
         0.0: ("source", r"$x_0 \sim p_0$", style.SOURCE),
-        0.25: ("path", r"$x_t = (1-t)\,x_0 + t\,x_1$", "#E2655F"),
+        0.25: ("path", r"$x_t = (1-t)\,x_0 + t\,x_1$", style.color_of(0.25)),
         0.5: ("velocity", r"$\dot x = v(x, t)$", style.PATH),
-        0.75: ("solver", r"$x \leftarrow x + h\,v(x, t)$", "#7010A5"),
+        0.75: ("solver", r"$x \leftarrow x + h\,v(x, t)$", style.color_of(0.75)),
         1.0: ("data", r"$x_1 \sim p_1$", style.DATA),
     }
     for t, (word, formula, color) in said.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 from fmcore.course import style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -22,6 +23,7 @@ def clouds(
     exact: Tensor | None = None,
     path: Tensor | None = None,
     others: Mapping[str, Tensor] | None = None,
+    behind: Tensor | None = None,
     limit: float | None = None,
     size: float | None = None,
     legend: bool = True,
@@ -31,6 +33,7 @@ def clouds(
     """Scatter plots of points (n, 2), one colour for each role.
 
     others: further clouds by label, in colours of `style.CYCLE`.
+    behind: points drawn faintly behind, for comparison (for example the data behind samples).
     limit: the plot shows [-limit, limit]^2; by default as much as the points need.
     size: area of a dot in points squared; by default smaller for more points.
     """
@@ -41,11 +44,12 @@ def clouds(
     if not drawn:
         raise ValueError("clouds draws nothing: pass source=, data=, model=, exact=, path= or others={label: points}")
     figure, ax = _panel(ax, width=4.6, height=4.6)
+    shade(behind, ax)
     for name, x, color in drawn:
         x = flat(x, name)
         area = size if size is not None else dot_area(len(x))
         ax.scatter(x[:, 0], x[:, 1], s=area, color=color, alpha=0.65, linewidths=0, label=name)
-    style.blank(ax, limit if limit is not None else extent(*(x for _, x, _ in drawn)))
+    style.blank(ax, limit if limit is not None else extent(*(x for _, x, _ in drawn), behind))
     if legend and len(drawn) > 1:
         ax.legend(loc="upper right", markerscale=max(1.0, (30 / dot_area(1000)) ** 0.5), handletextpad=0.1)
     ax.set_title(title)
@@ -84,9 +88,7 @@ def trajectories(
     times, states = path_of(solution)
     states = states[:, :count]
     figure, ax = _panel(ax, width=4.6, height=4.6)
-    if data is not None:
-        points = flat(data, "data")
-        ax.scatter(points[:, 0], points[:, 1], s=dot_area(len(points)), color=style.MUTED, alpha=0.35, linewidths=0)
+    shade(data, ax)
     lines = states.permute(1, 0, 2)  # (B, T, 2)
     pieces = torch.stack([lines[:, :-1], lines[:, 1:]], 2).reshape(-1, 2, 2).numpy()
     middle = ((times[:-1] + times[1:]) / 2).repeat(lines.shape[0]).numpy()
@@ -97,7 +99,7 @@ def trajectories(
     if ends:
         for x, color in ((states[0], style.SOURCE), (states[-1], style.DATA)):
             ax.scatter(x[:, 0], x[:, 1], s=9, color=color, linewidths=0, zorder=3)
-    style.blank(ax, limit if limit is not None else extent(states[0], states[-1], *([] if data is None else [data])))
+    style.blank(ax, limit if limit is not None else extent(states[0], states[-1], data))
     ax.set_title(title)
     return figure
 
@@ -127,18 +129,9 @@ def snapshots(
     axes = list(axes.flat) if hasattr(axes, "flat") else list(axes)
     if len(axes) != len(picks):
         raise ValueError(f"snapshots draws {len(picks)} times into {len(axes)} panels; give as many axes as times")
-    limit = limit if limit is not None else extent(states[picks].reshape(-1, 2), *([] if data is None else [data]))
+    limit = limit if limit is not None else extent(states[picks].reshape(-1, 2), data)
     for ax, i in zip(axes, picks, strict=True):
-        if data is not None:
-            points = flat(data, "data")
-            ax.scatter(
-                points[:, 0],
-                points[:, 1],
-                s=dot_area(len(points)) / 2,
-                color=style.MUTED,
-                alpha=0.3,
-                linewidths=0,
-            )
+        shade(data, ax, scale=0.5)
         area = size if size is not None else dot_area(states.shape[1]) / 1.5
         color = style.color_of(float(stored[i]))
         ax.scatter(states[i, :, 0], states[i, :, 1], s=area, color=color, alpha=0.7, linewidths=0)
@@ -170,9 +163,16 @@ def flat(x: Tensor, name: str) -> Tensor:
     return x
 
 
-def extent(*clouds: Tensor) -> float:
+def shade(points: Tensor | None, ax: Axes, scale: float = 1.0) -> None:
+    """Draw points faintly, as background; nothing for None."""
+    if points is not None:
+        x = flat(points, "the background")
+        ax.scatter(x[:, 0], x[:, 1], s=scale * dot_area(len(x)), color=style.MUTED, alpha=0.5, linewidths=0, zorder=0.5)
+
+
+def extent(*clouds: Tensor | None) -> float:
     """Half the side of the square around the origin that holds nearly all points."""
-    points = torch.cat([torch.as_tensor(x).detach().cpu().float().reshape(-1, 2) for x in clouds])
+    points = torch.cat([torch.as_tensor(x).detach().cpu().float().reshape(-1, 2) for x in clouds if x is not None])
     points = points[torch.isfinite(points).all(1)]
     if not len(points):
         return 1.0

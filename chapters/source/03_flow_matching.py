@@ -1,0 +1,824 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # 03 · Flow matching
+#
+# A velocity carries noise to data. We do not know that velocity, only samples of the data. Flow matching learns it by
+# plain regression, and this chapter shows why regressing on the *wrong* velocity, that of a single pair, gives the
+# *right* one.
+
+# %% slideshow={"slide_type": "skip"}
+import torch
+from torch import nn
+
+from fmcore import closed_form, data, losses, networks, paths, solvers, training
+from fmcore.course import card, claims, plotting, predict, style, widgets
+from fmcore.metrics import wasserstein2
+
+style.use()
+card.show(
+    "03_flow_matching",
+    goals=[
+        "say why the velocity of the whole data set is an average of simple ones (Theorem 1)",
+        "derive why the conditional loss has the right gradient (Theorem 2), and measure it",
+        "write a flow matching model in 25 lines, train it and sample from it",
+        "say what the part of the loss is that no network can remove",
+    ],
+    before=["chapter 02: flows, the continuity equation", "PyTorch: a training loop"],
+    exercises=[
+        "1. The conditional velocity",
+        "2. The marginal velocity",
+        "3. The loss",
+        "4. The loss of a perfect network",
+        "5. A sampler",
+    ],
+)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The problem
+#
+# We have samples $x_1$ of a data distribution $p_1$, points in $\mathbb{R}^d$, and a source $p_0 = \mathcal{N}(0, I)$
+# from which we can draw samples $x_0$. Time $t$ runs from 0 at the source to 1 at the data. We look for a velocity
+# $u_t(x)$ such that points that start in $p_0$ and follow $\mathrm{d}x/\mathrm{d}t = u_t(x)$ arrive in $p_1$.
+# Between the ends they pass through distributions $p_t$.
+#
+# If somebody handed us $u_t$ and $p_t$, learning would be regression. For a network $v_\theta(x, t)$,
+#
+# $$
+# L_{\mathrm{FM}}(\theta) = \mathbb{E}_{t,\; x \sim p_t} \, \big\| v_\theta(x, t) - u_t(x) \big\|^2 .
+# $$
+#
+# Nobody does. We know neither the target $u_t$ nor how to draw from $p_t$.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# Chapter 02 trained a flow by maximum likelihood, which solves a differential equation in every training step. Flow
+# matching (Lipman et al. 2023) never solves one while it trains. Here the data are 2,000 points of a pinwheel in the
+# plane, so $d = 2$. Losses are averaged over the $d$ dimensions, as in `fmcore.losses`.
+
+# %% slideshow={"slide_type": "subslide"}
+points = data.toy.pinwheel(2000, torch.Generator().manual_seed(0))  # all that we know about p_1
+source = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
+
+figure, (left, right) = plotting.canvas(1, 2, width=7.5)
+plotting.clouds(source=source, limit=3.6, title="source: $p_0$, drawn at will", ax=left)
+plotting.clouds(data=points, limit=3.6, title="data: 2,000 samples of $p_1$", ax=right)
+figure
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## One data point: the velocity is known
+#
+# Take a single data point $x_1$ and join each source sample to it by a straight line,
+#
+# $$
+# x_t = (1 - t)\, x_0 + t\, x_1 .
+# $$
+#
+# For fixed $x_1$ this gives the **conditional path** $p_t(x \mid x_1) = \mathcal{N}(t x_1, (1-t)^2 I)$: the whole
+# Gaussian shrinks onto $x_1$. The velocity along the line is $\mathrm{d}x_t/\mathrm{d}t = x_1 - x_0$. Written as a
+# function of the place $x = x_t$, with $x_0 = (x - t x_1)/(1-t)$ put in, it is the **conditional velocity**
+#
+# $$
+# u_t(x \mid x_1) = x_1 - \frac{x - t x_1}{1 - t} = \frac{x_1 - x}{1 - t} ,
+# $$
+#
+# which says: the rest of the way, divided by the rest of the time.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# This is the rectified path, the optimal-transport path of Lipman et al. with $\sigma_{\min} = 0$. Their Theorem 3
+# gives $u_t(x \mid x_1)$ for every path $\alpha_t x_1 + \sigma_t x_0$; chapter 04 compares them. Everything in this
+# chapter holds for all of them.
+
+# %% slideshow={"slide_type": "subslide"}
+path = paths.rectified()
+generator = torch.Generator().manual_seed(2)
+x0, x1 = torch.randn(5, 2, generator=generator), points[:5]
+t = torch.rand(5, generator=generator)  # each pair has its own time
+
+by_hand_xt = (1 - t[:, None]) * x0 + t[:, None] * x1
+by_hand_velocity = (x1 - by_hand_xt) / (1 - t[:, None])
+
+torch.testing.assert_close(path.interpolate(x0, x1, t), by_hand_xt)
+torch.testing.assert_close(path.velocity(by_hand_xt, x1, t), by_hand_velocity)  # u_t(x | x1)
+torch.testing.assert_close(path.target(x0, x1, t), x1 - x0)  # d x_t / dt
+torch.testing.assert_close(by_hand_velocity, x1 - x0, rtol=1e-4, atol=1e-5)  # the two are one
+
+# %% slideshow={"slide_type": "subslide"}
+lone = torch.tensor([1.6, 1.0])  # one data point
+
+figure, axes = plotting.canvas(1, 4)
+for ax, time in zip(axes, (0.0, 0.3, 0.6, 0.9), strict=True):
+    plotting.field(lambda x, t: path.velocity(x, lone.expand_as(x), t), time, points=11, limit=3.6, color=style.MUTED, ax=ax)
+    cloud = path.interpolate(source[:400], lone.expand(400, 2), time)
+    ax.scatter(*cloud.T, s=7, color=style.time_map()(time), linewidths=0, alpha=0.8)
+    ax.scatter(*lone, s=60, marker="*", color=style.DATA, zorder=3)
+figure
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The Gaussian (dots) shrinks onto one data point (star). The grey arrows are the conditional velocity
+# $u_t(x \mid x_1)$, scaled in each panel so that the longest fits: they always point at the star.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Many data points: which way?
+#
+# The data are $n$ points $x_1^{(1)}, \dots, x_1^{(n)}$; let us write $x_i$ for the $i$-th. Each has its own conditional
+# path, so the distribution at time $t$ is their mixture, the **marginal path**
+#
+# $$
+# p_t(x) = \frac{1}{n} \sum_{i=1}^{n} p_t(x \mid x_i) .
+# $$
+#
+# A flow has *one* velocity at each place and time. At a place $x$ there are now $n$ conditional velocities, one towards
+# each data point.
+
+# %% slideshow={"slide_type": "fragment"}
+predict.ask(
+    "A particle is at x at time t. Which single velocity makes a cloud of such particles follow the mixture p_t?",
+    [
+        "the conditional velocity towards the nearest data point",
+        "the plain average of the n conditional velocities",
+        "their average, each weighted by how likely its data point has produced x at time t",
+    ],
+    answer=2,
+    because="The flow must move as much probability mass through x as all conditional flows together, and each of them "
+    "has the mass p_t(x | x_i) there. The nearest point would be right only when all others are impossible.",
+)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Theorem 1: the marginal velocity is a posterior average
+#
+# Each conditional pair satisfies the continuity equation of chapter 02,
+# $\partial_t\, p_t(x \mid x_i) = -\nabla \cdot \big( p_t(x \mid x_i)\, u_t(x \mid x_i) \big)$.
+# Average it over $i$. Derivative and divergence are linear, so they pass through the sum:
+#
+# $$
+# \partial_t\, p_t(x)
+# = -\nabla \cdot \Big( \frac{1}{n} \sum_i p_t(x \mid x_i)\, u_t(x \mid x_i) \Big)
+# = -\nabla \cdot \Big( p_t(x) \underbrace{\sum_i w_i(x, t)\, u_t(x \mid x_i)}_{u^*(x, t)} \Big) ,
+# \qquad
+# w_i(x, t) = \frac{p_t(x \mid x_i)}{\sum_j p_t(x \mid x_j)} .
+# $$
+#
+# This is the continuity equation of $p_t$ with the velocity $u^*$. So $u^*$ carries $p_0$ through every $p_t$ to $p_1$.
+# By Bayes' rule $w_i(x, t)$ is the probability that a particle found at $x$ at time $t$ is on its way to $x_i$.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# This is Theorem 1 of Lipman et al. 2023, for data that are $n$ points. For any $p_1$ the sums become integrals:
+# $u_t(x) = \mathbb{E}[\,u_t(x \mid x_1) \mid x_t = x\,]$, the expectation over the data points that may have produced $x$.
+# We write $u^*$ where the data are finitely many points, because then it can be computed exactly.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### By hand
+#
+# For the straight path $p_t(x \mid x_i) \propto \exp\!\big(-\|x - t x_i\|^2 / (2 (1-t)^2)\big)$, so the weights are a softmax,
+#
+# $$
+# w_i(x, t) = \operatorname{softmax}_i \Big( \! -\frac{\|x - t x_i\|^2}{2 (1-t)^2} \Big) ,
+# \qquad
+# u^*(x, t) = \sum_i w_i(x, t)\, \frac{x_i - x}{1 - t} .
+# $$
+
+
+# %% slideshow={"slide_type": "fragment"}
+def marginal_velocity(x, t, points):
+    """Return u*(x, t), shape (B, 2), and the weights w_i(x, t), shape (B, n), for x of shape (B, 2) and one time t."""
+    distances = (x[:, None] - t * points).square().sum(dim=-1)
+    weights = torch.softmax(-distances / (2 * (1 - t) ** 2), dim=1)
+    conditional = (points - x[:, None]) / (1 - t)  # (B, n, 2)
+    return (weights[..., None] * conditional).sum(dim=1), weights
+
+
+few = points[:200]  # 200 data points, so that the pictures can be read
+exact_few = closed_form.EmpiricalVelocity(few)
+x = torch.randn(500, 2, generator=torch.Generator().manual_seed(3))
+gap_by_hand = 0.0
+for time in (0.0, 0.25, 0.5, 0.75):
+    velocity, weights = marginal_velocity(x, time, few)
+    torch.testing.assert_close(exact_few.weights(x, time), weights, rtol=1e-3, atol=1e-5)
+    gap_by_hand = max(gap_by_hand, float((exact_few(x, time) - velocity).abs().max()))
+assert gap_by_hand < 1e-3, gap_by_hand
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The five lines above and `fmcore.closed_form.EmpiricalVelocity` agree. The latter also works for images, for 50,000
+# points and up to $t = 1 - 10^{-5}$, where the short version loses its digits.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The picture of Theorem 1
+#
+# One place $x$, all conditional arrows, and their average.
+
+
+# %% slideshow={"slide_type": "skip"}
+def posterior_picture(t, x, y, n, ax=None):
+    """The conditional velocities at the place (x, y), as opaque as their weights, and their average u*."""
+    place, subset = torch.tensor([[x, y]]), points[:n]
+    weights = closed_form.EmpiricalVelocity(subset).weights(place, t)[0]
+    mean = weights @ subset  # E[x1 | x_t = x], where the average arrow ends
+    figure, ax = (ax.figure, ax) if ax is not None else plotting.canvas(width=5.4, height=5.6)
+    strength = (weights / weights.max()).sqrt().tolist()
+    for point, alpha in sorted(zip(subset, strength, strict=True), key=lambda pair: pair[1]):
+        if alpha > 0.03:
+            ax.plot(*torch.stack([place[0], point]).T, color=style.PATH, alpha=0.8 * alpha, linewidth=0.4 + 1.2 * alpha)
+    ax.scatter(*subset.T, s=6 + 60 * torch.tensor(strength) ** 2, color=style.DATA, alpha=0.7, linewidths=0)
+    ax.annotate("", mean, place[0], arrowprops={"arrowstyle": "-|>", "color": style.EXACT, "lw": 2.6, "mutation_scale": 18})
+    ax.scatter(x, y, s=70, color="white", edgecolors=style.EXACT, linewidths=1.8, zorder=4)
+    style.blank(ax, 3.6).set_title(f"t = {t:.2f}: {1 / weights.square().sum():.1f} of {n} points count")
+    return figure
+
+
+# %% slideshow={"slide_type": "fragment"}
+figure, axes = plotting.canvas(1, 3)
+for ax, time in zip(axes, (0.1, 0.5, 0.8), strict=True):
+    posterior_picture(time, 0.9, -0.4, 200, ax=ax)
+figure
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The circle is the place $x$, the same in all three panels. Each thin line is a conditional velocity $u_t(x \mid x_i)$,
+# drawn $(1 - t)$ times as long as it is: at this scale it ends at its data point. The more opaque the line and the larger
+# the dot, the larger the weight $w_i(x, t)$. The black arrow is the average, $u^*(x, t)$ at the same scale, and ends at
+# the mean of the data points as seen from $x$, $\mathbb{E}[x_1 \mid x_t = x]$. The title counts how many points take part,
+# as $1 / \sum_i w_i^2$: all of them count near the source, a few near the data.
+
+# %% slideshow={"slide_type": "subslide"}
+widgets.explore(
+    posterior_picture,
+    t=widgets.slider(0.0, 0.95, step=0.05, value=0.65),
+    x=widgets.slider(-3.0, 3.0, step=0.1, value=-0.6),
+    y=widgets.slider(-3.0, 3.0, step=0.1, value=1.0),
+    n=widgets.choice([5, 20, 100, 500, 2000], value=100),
+)
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# Try: move $t$ with the place fixed and watch the number of points that count. Put the place midway between two arms at
+# $t = 0.8$ and move it slowly across: the arrow swings from one arm to the other. Raise $n$ at $t = 0.95$: from which $n$
+# on does the arrow stop pointing at a single point?
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The same average by experiment
+#
+# No formula this time. Draw many pairs $(x_0, x_1)$, keep those whose $x_t$ falls within 0.05 of a place $x$, and average
+# their $x_1 - x_0$. The lines of the pairs that meet at $x$ go every way; their average is $u^*(x, t)$.
+
+# %% slideshow={"slide_type": "fragment"}
+places = torch.tensor([[0.9, -0.4], [-0.6, 1.0], [0.0, 0.0], [1.2, 1.2]])
+generator = torch.Generator().manual_seed(4)
+x0 = torch.randn(2_000_000, 2, generator=generator)
+x1 = few[torch.randint(len(few), (len(x0),), generator=generator)]
+xt = path.interpolate(x0, x1, 0.5)
+
+meeting = [(xt - place).norm(dim=1) < 0.05 for place in places]  # which pairs pass through each place at t = 0.5
+counted = torch.stack([(x1 - x0)[close].mean(dim=0) for close in meeting])
+error = torch.stack([(x1 - x0)[close].std(dim=0) / close.sum().sqrt() for close in meeting])
+formula = exact_few(places, 0.5)
+worst_place = float(((counted - formula).abs() / error).max())
+for place, count, half, u, close in zip(places, counted, error, formula, meeting, strict=True):
+    print(f"x = ({place[0]:4.1f}, {place[1]:4.1f})   {int(close.sum()):5} pairs   average ({count[0]:5.2f}, {count[1]:5.2f})"
+          f" ± ({half[0]:.2f}, {half[1]:.2f})   u* ({u[0]:5.2f}, {u[1]:5.2f})")  # fmt: skip
+
+# %% slideshow={"slide_type": "fragment"}
+figure, axes = plotting.canvas(1, 2, width=7.5)
+for ax, k in zip(axes, (0, 1), strict=True):
+    chosen = meeting[k].nonzero()[:40, 0]
+    plotting.pairs(x0[chosen], x1[chosen], limit=3.6, title=f"40 pairs that meet at ({places[k, 0]:.1f}, {places[k, 1]:.1f})", ax=ax)
+    arrow = {"arrowstyle": "-|>", "color": style.EXACT, "lw": 2.6, "mutation_scale": 18}
+    ax.annotate("", places[k] + 0.5 * formula[k], places[k], arrowprops=arrow, zorder=5)
+figure
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Does $u^*$ really carry $p_0$ along $p_t$?
+#
+# Two ways to time $t$. **Pairs**: draw $x_0$ and $x_1$ independently and put $x_t$ on the line between them; by definition
+# $x_t \sim p_t$. **Flow**: start at $x_0$ and follow $\mathrm{d}x/\mathrm{d}t = u^*(x, t)$.
+
+# %% slideshow={"slide_type": "fragment"}
+predict.ask(
+    "Both ways start from the same 1,000 source samples. What do they have in common at t = 0.5?",
+    [
+        "the same 1,000 points",
+        "the same distribution, but other points",
+        "nothing before t = 1, where both reach the data",
+    ],
+    answer=1,
+    because="Theorem 1 is about distributions: at every time the flow has the marginal p_t. It says nothing about single "
+    "points, and a point that follows u* does not move along any of the lines.",
+)
+
+# %% slideshow={"slide_type": "subslide"}
+exact = closed_form.EmpiricalVelocity(points)
+times = torch.tensor([0.0, 0.25, 0.5, 0.75, 0.95])
+generator = torch.Generator().manual_seed(5)
+x0 = torch.randn(1000, 2, generator=generator)
+flow = solvers.solve(exact, x0, t1=0.95, times=times)
+
+
+def on_lines(x0):
+    """Points of p_t at each of the times: every x0 paired with a data point drawn at random."""
+    x1 = points[torch.randint(len(points), (len(x0),), generator=generator)]
+    return torch.stack([path.interpolate(x0, x1, t) for t in times])
+
+
+pairs = on_lines(x0)
+fresh = [on_lines(torch.randn(1000, 2, generator=generator)) for _ in range(2)]
+
+# %% slideshow={"slide_type": "subslide"}
+figure, axes = plotting.canvas(2, 4)
+plotting.snapshots((times, pairs), times=times[1:], limit=3.4, axes=axes[0])
+plotting.snapshots(flow, times=times[1:], limit=3.4, title="", axes=axes[1])
+axes[0, 0].set_ylabel("pairs")
+axes[1, 0].set_ylabel("flow of $u^*$")
+figure
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# To the eye they are the same. As a number: $W_2$, the 2-Wasserstein distance, is the root mean square distance over which
+# one set of points must be moved to become the other. Two finite samples of the *same* distribution are not at distance 0,
+# so we need a yardstick: the distance between two fresh samples of $p_t$.
+
+# %% slideshow={"slide_type": "fragment"}
+measured = [wasserstein2(flow.trajectory[k], fresh[0][k]) for k in range(1, 5)]
+yardstick = [wasserstein2(fresh[1][k], fresh[0][k]) for k in range(1, 5)]
+moved = (flow.trajectory - pairs).norm(dim=-1).mean(dim=1)[1:]  # how far apart the two ways take the same x0
+for t, w, y, m in zip(times[1:], measured, yardstick, moved, strict=True):
+    print(f"t = {t:.2f}   W2(flow, p_t) = {w:.2f}   W2(p_t, p_t) = {y:.2f}   same x0, flow to pair: {m:.2f} apart")
+marginal_ratio = max(w / y for w, y in zip(measured, yardstick, strict=True))
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Theorem 2: regress on the conditional velocity instead
+#
+# $u^*$ costs a sum over all data points. The **conditional flow matching** loss uses a single pair instead,
+#
+# $$
+# L_{\mathrm{CFM}}(\theta) = \mathbb{E}_{t,\, x_0,\, x_1} \, \big\| v_\theta(x_t, t) - u_t(x_t \mid x_1) \big\|^2
+# = \mathbb{E}_{t,\, x_0,\, x_1} \, \big\| v_\theta(x_t, t) - (x_1 - x_0) \big\|^2 .
+# $$
+#
+# Its target is wrong at almost every sample. But given $x_t$ it is right on average: $\mathbb{E}[x_1 - x_0 \mid x_t] =
+# u^*(x_t, t)$, by Theorem 1. Write $x_1 - x_0 = u^* + \varepsilon$, with $\mathbb{E}[\varepsilon \mid x_t] = 0$, and expand:
+#
+# $$
+# \mathbb{E} \| v_\theta - u^* - \varepsilon \|^2
+# = \underbrace{\mathbb{E} \| v_\theta - u^* \|^2}_{L_{\mathrm{FM}}(\theta)}
+# - 2\, \underbrace{\mathbb{E} \langle v_\theta - u^*,\, \varepsilon \rangle}_{= \, 0}
+# + \underbrace{\mathbb{E} \| \varepsilon \|^2}_{= \, C} .
+# $$
+#
+# The middle term vanishes because $v_\theta - u^*$ depends on $(x_t, t)$ alone, given which $\varepsilon$ averages to zero.
+# $C$ has no $\theta$ in it. So $\nabla_\theta L_{\mathrm{CFM}} = \nabla_\theta L_{\mathrm{FM}}$.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# This is Theorem 2 of Lipman et al. 2023. The argument is that of any regression: the mean of noisy labels is learned as
+# well as the mean itself. It needs a target whose average given $x_t$ is $u^*$; it does not need straight lines, a
+# Gaussian source or independent pairs.
+
+# %% slideshow={"slide_type": "fragment"}
+predict.ask(
+    "Take one network and N samples (x0, x1, t), and compute the gradient of both losses from the same samples. What do you see?",
+    [
+        "two equal gradients, up to rounding",
+        "two gradients that differ by a constant, however large N is",
+        "two gradients whose difference shrinks like 1 / sqrt(N)",
+    ],
+    answer=2,
+    because="The equality holds for expectations. Over N samples the noise in the conditional target averages out at the rate "
+    "of every Monte Carlo mean, 1 / sqrt(N). The constant belongs to the values of the losses, not to their gradients.",
+)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The experiment
+#
+# One network with random weights, the 200 data points, the same $(x_0, x_1, t)$ for both losses. The exact target $u^*$ comes
+# from the closed form. As a control, a third target: the conditional velocity of the *most likely* data point. It is not $u^*$
+# on average, so its gradient should stay wrong however many samples there are.
+
+# %% slideshow={"slide_type": "skip"}
+torch.manual_seed(0)  # the initial weights
+network = networks.MLP(2, width=64, depth=3)
+
+
+def most_likely(x, t):
+    return path.velocity(x, few[exact_few.weights(x, t).argmax(dim=1)], t)
+
+
+def batch(n, generator):
+    x0 = torch.randn(n, 2, generator=generator)
+    x1 = few[torch.randint(len(few), (n,), generator=generator)]
+    return x0, x1, path.t_max * torch.rand(n, generator=generator)
+
+
+def gradient(loss):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
+
+
+def gradients(n, generator):
+    x0, x1, t = batch(n, generator)
+    fm = gradient(losses.exact_flow_matching(network, exact_few, path, x0, x1, t))
+    cfm = gradient(losses.conditional_flow_matching(network, path, x0, x1, t))
+    control = gradient(losses.exact_flow_matching(network, most_likely, path, x0, x1, t))
+    return fm, cfm, control
+
+
+# %% slideshow={"slide_type": "fragment"}
+sizes = torch.tensor([4**k for k in range(2, 9)])  # N = 16 ... 65,536
+repeats = 10
+generator = torch.Generator().manual_seed(6)
+results = [[gradients(int(n), generator) for _ in range(repeats)] for n in sizes]
+
+fm, cfm, control = (torch.stack([torch.stack([r[i] for r in row]) for row in results]) for i in range(3))
+size = fm[-1].mean(dim=0).norm()  # length of the true gradient: the mean over 655,360 samples
+difference = (cfm - fm).norm(dim=-1) / size  # (sizes, repeats)
+floor = (control - fm).norm(dim=-1) / size
+cosine = torch.cosine_similarity(cfm, fm, dim=-1)
+
+log_n = sizes.double().log() - sizes.double().log().mean()
+slopes = log_n @ difference.double().log() / log_n.square().sum()  # least squares, one a repeat
+slope, band = float(slopes.mean()), float(2 * slopes.std() / repeats**0.5)
+print(f"slope {slope:.2f} ± {band:.2f}; cosine similarity {cosine[-1].mean():.4f} at N = {sizes[-1]:,}")
+
+# %% slideshow={"slide_type": "subslide"}
+figure, ax = plotting.canvas(width=7.6, height=4.2)
+middle, spread = difference.mean(dim=1), difference.std(dim=1)
+expected = (difference * sizes[:, None].sqrt()).mean() / sizes.sqrt()
+ax.fill_between(sizes, middle - 2 * spread, middle + 2 * spread, color=style.PATH, alpha=0.15, linewidth=0)
+ax.plot(sizes, expected, color=style.MUTED, linestyle="--", label="slope −1/2")
+ax.plot(sizes, floor.mean(dim=1), "s-", color=style.SOURCE, label="control: towards the most likely point")
+ax.plot(sizes, middle, "o-", color=style.PATH, label=f"conditional target: slope {slope:.2f} ± {band:.2f}")
+for n, height, value in zip(sizes, middle, cosine.mean(dim=1), strict=True):
+    ax.annotate(f"{value:.3f}", (n, height), (0, -20), textcoords="offset points", ha="center", color=style.PATH)
+ax.set(xscale="log", yscale="log", xlabel="samples N", ylabel="distance / length of the true gradient", ylim=(0.02, 12))
+ax.set_title("From the gradient of $L_{FM}$ to that of $L_{CFM}$ (numbers: cosine similarity)")
+ax.legend(loc="lower left")
+figure
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# Distance between the gradients of the two losses, from the same $N$ samples, divided by the length of the true gradient. The
+# shaded band holds two standard deviations of the ten repeats. The conditional gradient approaches the true one at the rate
+# $1/\sqrt{N}$, and the cosine similarity (the small numbers) goes to 1. The control settles at a distance that more samples
+# do not reduce: a target must have the right mean, and not only look plausible.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The values differ, by a constant
+#
+# Theorem 2 also says $L_{\mathrm{CFM}} = L_{\mathrm{FM}} + C$, with the **conditional variance**
+#
+# $$
+# C = \mathbb{E} \| \varepsilon \|^2 = \mathbb{E}\, \big\| (x_1 - x_0) - u^*(x_t, t) \big\|^2 ,
+# $$
+#
+# the mean variance of the target given $(x_t, t)$. It depends on the data and the path, not on the network. The weights
+# give it without drawing a target: a point $x$ sees the data point $x_i$ with probability $w_i$.
+
+
+# %% slideshow={"slide_type": "fragment"}
+def target_variance(x, t, exact):
+    """Variance of the conditional velocity given x and t, a dimension; shape (B,)."""
+    weights, points = exact.weights(x, t), exact.data
+    variance = weights @ points.square().sum(dim=1) - (weights @ points).square().sum(dim=1)
+    return variance.clamp(min=0) / ((1 - t) ** 2 * points.shape[1])
+
+
+x0, x1, t = batch(65_536, torch.Generator().manual_seed(7))
+C = float(target_variance(path.interpolate(x0, x1, t), t, exact_few).mean())
+candidates = {"no motion, v = 0": lambda x, t: 0 * x, "random network": network, "the exact u*": exact_few}
+constants = []
+with torch.no_grad():
+    for name, model in candidates.items():
+        conditional = float(losses.conditional_flow_matching(model, path, x0, x1, t))
+        marginal = float(losses.exact_flow_matching(model, exact_few, path, x0, x1, t))
+        constants.append(conditional - marginal)
+        print(f"{name:18} L_CFM = {conditional:.2f}   L_FM = {marginal:.2f}   difference {conditional - marginal:.2f}")
+print(f"variance of the target, from the weights: C = {C:.2f}")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The last line of the three is the important one: a *perfect* network has the loss $C$, not 0. When a training curve of flow
+# matching levels off far above zero, nothing is wrong. The loss that is left is the variance of the target.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Where the variance sits
+#
+# At $t = 0$ the place $x = x_0$ says nothing about $x_1$: the target varies as much as the data. In between, the variance is
+# larger. Near $t = 1$ the place says *which* of finitely many data points it is about to reach, and the variance falls to zero.
+
+# %% slideshow={"slide_type": "fragment"}
+grid = torch.linspace(0, 0.995, 60)
+variances = {}
+for n in (20, 200, 2000):
+    oracle = closed_form.EmpiricalVelocity(points[:n])
+    generator = torch.Generator().manual_seed(8)
+    x0 = torch.randn(1000, 2, generator=generator)
+    x1 = points[torch.randint(n, (1000,), generator=generator)]
+    rows = [target_variance(path.interpolate(x0, x1, s), s, oracle).mean() for s in grid]
+    variances[f"{n:,} data points"] = torch.stack(rows)
+plotting.curves(grid, variances, xlabel="t", ylabel="variance of the target", title="The part of the loss that no network can remove")
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# The more data, the later the fall: with $n$ points it comes when $1 - t$ is about the distance between neighbours. For a
+# continuous distribution the variance does not vanish at $t = 1$: there $x$ fixes $x_1$, and $x_0$ remains unknown, with
+# variance 1. In many dimensions the fall comes very early, which is the subject of chapter 07.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## All of it in 25 lines
+#
+# Draw a data point, a source sample and a time; regress; repeat. Then follow the network with Euler's method.
+
+# %% slideshow={"slide_type": "fragment"}
+torch.manual_seed(0)  # the initial weights
+net = nn.Sequential(
+    nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2)
+)
+
+
+def v(x, t):
+    return net(torch.cat([x, t[:, None]], dim=1))  # time is one more input
+
+
+generator = torch.Generator().manual_seed(1)  # everything else that is random
+adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+for _ in range(1000):
+    x1 = points[torch.randint(len(points), (256,), generator=generator)]
+    x0 = torch.randn(256, 2, generator=generator)
+    t = torch.rand(256, generator=generator)
+    xt = (1 - t[:, None]) * x0 + t[:, None] * x1
+    loss = (v(xt, t) - (x1 - x0)).square().mean()
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+with torch.no_grad():
+    samples = start = torch.randn(1000, 2, generator=generator)
+    for k in range(50):  # 50 Euler steps of length 1/50
+        samples = samples + v(samples, torch.full((1000,), k / 50)) / 50
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### The same with `fmcore`
+#
+# The same seeds must give the same weights and the same samples.
+
+# %% slideshow={"slide_type": "fragment"}
+torch.manual_seed(0)
+model = networks.MLP(2, width=64, depth=3)
+generator = torch.Generator().manual_seed(1)
+adam = torch.optim.Adam(model.parameters(), lr=2e-3)
+for _ in range(1000):
+    x1 = points[torch.randint(len(points), (256,), generator=generator)]
+    x0 = torch.randn(256, 2, generator=generator)
+    t = torch.rand(256, generator=generator)
+    loss = losses.conditional_flow_matching(model, path, x0, x1, t)
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+solution = solvers.solve(model, torch.randn(1000, 2, generator=generator), method="euler", steps=50)
+
+weights = zip(net.parameters(), model.parameters(), strict=True)
+gap_weights = max(float((a - b).detach().abs().max()) for a, b in weights)
+gap_samples = float((samples - solution.x).abs().max())
+assert gap_weights < 1e-5, gap_weights
+assert gap_samples < 1e-4, gap_samples
+
+# %% slideshow={"slide_type": "subslide"}
+figure, axes = plotting.canvas(1, 3)
+plotting.clouds(source=start, limit=3.6, title="start", ax=axes[0])
+plotting.clouds(model=samples, limit=3.6, title="25 lines, 50 steps", ax=axes[1])
+plotting.clouds(data=points[:1000], limit=3.6, title="data", ax=axes[2])
+figure
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## A better training
+#
+# A thousand steps show the five arms, but blurred. Now a wider network, 3,000 steps, a falling learning rate and an average
+# over the last weights: `fmcore.training.train` does all that, the loss is the one you know.
+
+
+# %% slideshow={"slide_type": "fragment"}
+def loss(model, x1, generator):
+    x0 = torch.randn(x1.shape, generator=generator)
+    return losses.conditional_flow_matching(model, path, x0, x1, generator=generator)
+
+
+torch.manual_seed(0)
+network = networks.MLP(2, width=128, depth=3)
+config = training.TrainingConfig(steps=3000, batch=512, lr=3e-3, decay="cosine", ema=0.99)
+run = training.train(network, loss, points, config, progress=False)
+learned = run.ema
+
+# %% slideshow={"slide_type": "fragment"}
+generator = torch.Generator().manual_seed(9)
+x1 = points[torch.randint(len(points), (8192,), generator=generator)]
+x0, t = torch.randn(8192, 2, generator=generator), path.t_max * torch.rand(8192, generator=generator)
+C_all = float(target_variance(path.interpolate(x0, x1, t), t, exact).mean())
+
+smooth = run.losses.unfold(0, 100, 20).mean(dim=1)
+steps = 100 + 20 * torch.arange(len(smooth))
+figure = plotting.curves(steps, {"loss, mean of 100 steps": smooth}, xlabel="training step", ylabel="$L_{CFM}$", colors={"loss, mean of 100 steps": style.MODEL})
+figure.axes[0].axhline(C_all, color=style.EXACT, linestyle="--", linewidth=1.5)
+figure.axes[0].text(3000, C_all - 0.004, "C, the loss of the exact velocity $u^*$", ha="right", va="top")
+figure.axes[0].set_ylim(C_all - 0.05, float(smooth.max()) + 0.02)
+figure
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The loss moves little, and it does not go to zero. What counts is its distance from the dashed line. The line belongs to the
+# velocity of exactly these 2,000 points; the network stays a little above it, and we shall see where.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Sampling
+#
+# New samples: draw $x_0$, solve $\mathrm{d}x/\mathrm{d}t = v_\theta(x, t)$ to $t = 1$. `dopri5` chooses its own steps so
+# that the error of each stays below the tolerance, here $10^{-5}$. NFE is the number of network evaluations it took.
+
+# %% slideshow={"slide_type": "fragment"}
+x0 = torch.randn(1000, 2, generator=torch.Generator().manual_seed(10))
+learned_flow = solvers.solve(learned, x0, t1=path.t_max, method="dopri5", times=torch.linspace(0, path.t_max, 41))
+new_data, other_data = data.toy.pinwheel(2000, torch.Generator().manual_seed(11)).split(1000)  # never seen in training
+
+distances = {
+    "noise": wasserstein2(x0, new_data),
+    "25 lines": wasserstein2(samples, new_data),
+    "trained for longer": wasserstein2(learned_flow.x, new_data),
+    "yardstick: fresh data": wasserstein2(other_data, new_data),
+}
+colors = dict(zip(distances, (style.SOURCE, style.MODEL, style.MODEL, style.DATA), strict=True))
+print("NFE of dopri5:", learned_flow.nfe)
+plotting.bars(distances, xlabel="$W_2$ to 1,000 fresh data points", colors=colors)
+
+# %% slideshow={"slide_type": "subslide"}
+plotting.snapshots(learned_flow, times=[0, 0.25, 0.5, 0.75, 1], limit=3.6)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Learned against exact
+#
+# The oracle $u^*$ is known at every place and time, so we can say where the network is wrong.
+
+# %% slideshow={"slide_type": "fragment"}
+where = plotting.grid(2.9, 13)
+figure, axes = plotting.canvas(1, 3)
+for ax, time in zip(axes, (0.2, 0.6, 0.9), strict=True):
+    with torch.no_grad():
+        arrows = {style.EXACT: exact(where, time), style.MODEL: learned(where, time)}
+    scale = 2.2 * float(arrows[style.EXACT].norm(dim=1).max())
+    ax.scatter(*points.T, s=1.5, color=style.MUTED, alpha=0.5, linewidths=0)
+    for (color, u), width in zip(arrows.items(), (0.009, 0.005), strict=True):
+        ax.quiver(*where.T, *u.T, color=color, scale=scale * 3.2, width=width, alpha=0.9)
+    style.blank(ax, 3.3).set_title(f"t = {time:.1f}")
+figure
+
+# %% slideshow={"slide_type": "subslide"}
+grid = torch.cat([torch.linspace(0, 0.9, 19), torch.tensor([0.92, 0.94, 0.96, 0.98, 0.99])])
+x0 = torch.randn(4000, 2, generator=torch.Generator().manual_seed(12))
+x1 = points.repeat(2, 1)
+misfit, variance = [], []
+for time in grid:
+    xt = path.interpolate(x0, x1, time)
+    with torch.no_grad():
+        misfit.append((learned(xt, time) - exact(xt, time)).square().mean())
+    variance.append(target_variance(xt, time, exact).mean())
+misfit, variance = torch.stack(misfit), torch.stack(variance)
+
+lines = {"network: $\\|v_\\theta - u^*\\|^2$": misfit, "target: $\\|(x_1 - x_0) - u^*\\|^2$": variance}
+plotting.curves(grid, lines, xlabel="t", ylabel="mean square, a dimension", log="y", markers=True, colors=dict(zip(lines, (style.MODEL, style.PATH), strict=True)))
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The upper curve is the noise in the targets that the network was shown; the lower is its own error. For $t \le 0.5$ the
+# network is within one per cent of that noise: it has averaged over thousands of wrong targets and found their mean. Towards
+# $t = 1$ the curves meet. There $u^*$ points at single training points, and the network has not learned those. That is no
+# failure: a network equal to $u^*$ would only reproduce its training set. Chapters 07 and 08 are about this gap.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Straight lines, curved flow
+#
+# Every conditional path is a straight line at constant speed. The network was trained on nothing else.
+
+# %% slideshow={"slide_type": "fragment"}
+predict.ask(
+    "What do the trajectories of the marginal flow look like?",
+    [
+        "straight, like the lines it was trained on",
+        "curved, and they never meet at the same place and time",
+        "curved, and they cross like the lines do",
+    ],
+    answer=1,
+    because="At each place the flow takes the average over the lines that pass there, and this average changes along the way. "
+    "Where two lines cross, the flow has one velocity only, so its trajectories cannot cross.",
+)
+
+# %% slideshow={"slide_type": "subslide"}
+line_data = torch.tensor([[-2.0], [0.4], [2.0]])  # three data points in one dimension
+generator = torch.Generator().manual_seed(13)
+start = torch.randn(60, 1, generator=generator)
+ends = line_data[torch.randint(3, (60,), generator=generator)]
+moments = torch.linspace(0, path.t_max, 101)
+lines = torch.stack([path.interpolate(start, ends, time) for time in moments])[..., 0]  # (T, 60)
+flow_1d = solvers.solve(closed_form.EmpiricalVelocity(line_data), start, t1=path.t_max, times=moments).trajectory[..., 0]
+
+figure, axes = plotting.canvas(1, 2, height=3.6, sharey=True)
+crossings = {}
+for ax, (name, states) in zip(axes, {"conditional: lines": lines, "marginal: flow of $u^*$": flow_1d}.items(), strict=True):
+    for k, color in enumerate((style.SOURCE, style.MODEL, style.DATA)):
+        ax.plot(moments, states[:, (states[-1] - line_data[k]).abs() < 0.05], color=color, linewidth=1.1, alpha=0.8)
+    ahead = states[:, :, None] > states[:, None, :]
+    crossings[name] = float((ahead[0] != ahead[-1]).sum() / (60 * 59))
+    ax.set(xlabel="t", title=f"{name}, {crossings[name]:.0%} of the pairs cross")
+axes[0].set_ylabel("x")
+figure
+
+# %% slideshow={"slide_type": "subslide"}
+curved = solvers.solve(exact, x0[:300], t1=path.t_max, times=torch.linspace(0, path.t_max, 101))
+
+
+def detour(trajectory):
+    """Length of each trajectory over the distance between its ends; 1 for a straight line."""
+    return trajectory.diff(dim=0).norm(dim=-1).sum(dim=0) / (trajectory[-1] - trajectory[0]).norm(dim=-1)
+
+
+straight = torch.stack([path.interpolate(x0[:300], x1[:300], time) for time in curved.times.float()])
+figure, axes = plotting.canvas(1, 3)
+for ax, (name, states) in zip(axes, {"lines": straight, "flow of $u^*$": curved.trajectory}.items(), strict=False):
+    plotting.trajectories((curved.times, states), count=120, limit=3.6, title=f"{name}: detour {detour(states).median():.2f}", ax=ax)
+plotting.trajectories(learned_flow, count=120, limit=3.6, title=f"network: detour {detour(learned_flow.trajectory).median():.2f}", ax=axes[2])
+figure
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# Colour is time, from orange at the source to blue at the data; the detour is the length of a trajectory over the distance
+# between its ends, here the median over the trajectories. A solver must follow the bends, which costs evaluations; chapter 05
+# pairs source and data better, so that there are fewer.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Real data: handwritten digits
+#
+# Nothing above depends on the plane. An 8x8 image is a point in $\mathbb{R}^{64}$, and scikit-learn brings 1,797 of them: 1,500
+# to train on, 297 held out. The same loss, the same network with 64 inputs, and the exact velocity of the training images.
+
+# %% slideshow={"slide_type": "fragment"}
+predict.ask(
+    "Both velocities start from the same noise. Where do they end?",
+    [
+        "both at training images",
+        "both at new images",
+        "the exact one at training images, the network at new ones",
+    ],
+    answer=2,
+    because="u* is the exact velocity of the 1,500 images and carries the noise to exactly these. The network has not learned "
+    "u* near t = 1, and so it makes images that are not in the training set.",
+)
+
+# %% slideshow={"slide_type": "fragment"}
+digits = data.digits()
+SCALE = 2.0  # stretched, so that the images reach as far as the noise
+train, held_out = SCALE * digits.scaled(digits.train), SCALE * digits.scaled(digits.held_out)
+
+torch.manual_seed(0)
+network = networks.MLP(64, width=256, depth=3)
+config = training.TrainingConfig(steps=2000, batch=256, lr=3e-3, decay="cosine", ema=0.99)
+digit_run = training.train(network, loss, train, config, progress=False)
+
+noise = torch.randn(297, 1, 8, 8, generator=torch.Generator().manual_seed(14))
+copies = solvers.solve(closed_form.EmpiricalVelocity(train), noise, t1=path.t_max)
+made = solvers.solve(digit_run.ema, noise, t1=path.t_max)
+print(f"NFE of dopri5: exact {copies.nfe}, network {made.nfe}")
+
+
+# %% slideshow={"slide_type": "subslide"}
+def nearest(images, k=2):
+    """Distances to the k nearest training images, (B, k), in units of the pixel scale [-1, 1], and their numbers."""
+    return torch.cdist(images.flatten(1), train.flatten(1)).div(SCALE).topk(k, largest=False)
+
+
+shown = [copies.x[:12], train[nearest(copies.x[:12]).indices[:, 0]], made.x[:12], train[nearest(made.x[:12]).indices[:, 0]]]
+rows = ["exact $u^*$", "nearest in training", "network", "nearest in training"]
+plotting.images(torch.cat(shown) / SCALE, columns=12, rows=rows)
+
+# %% slideshow={"slide_type": "fragment"}
+sets = {"exact $u^*$": copies.x, "held-out digits": held_out, "network": made.x, "noise": SCALE * 0.7 * noise}
+closest = {name: nearest(images).values for name, images in sets.items()}
+for name, d in closest.items():
+    print(f"{name:16} nearest training image {d[:, 0].mean():5.2f}   nearest / second nearest {(d[:, 0] / d[:, 1]).mean():.2f}")
+
+colors = dict(zip(sets, (style.EXACT, style.DATA, style.MODEL, style.SOURCE), strict=True))
+plotting.bars({name: float(d[:, 0].mean()) for name, d in closest.items()}, xlabel="mean distance to the nearest training image", colors=colors)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The exact velocity copies: its samples *are* training images. The network does not copy. Its samples are as new as held-out
+# digits: no training image stands out as the one they were made from (the nearest is about as far as the second nearest, as for
+# held-out digits; a blurred copy would have a small ratio). They are not yet good: farther from the training images than real
+# digits are, and some are no digits at all. That is the price of a small network and seconds of training; chapter 06 does it
+# with a U-Net. Why a network generalizes at all, when its perfect solution copies, is the question of chapters 07 and 08.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What you saw
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+early = float((misfit / variance)[grid <= 0.5].max())
+share = {name: float((d[:, 0] / d[:, 1]).mean()) for name, d in closest.items()}
+claims.table(
+    [
+        claims.Claim("u* by hand (softmax of distances) and EmpiricalVelocity: largest difference", gap_by_hand, claims.below(1e-3)),
+    ]
+)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Exercises

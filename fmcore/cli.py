@@ -1,0 +1,134 @@
+"""The command line: ``fmcore train | sample | evaluate | list | doctor``.
+
+Everything but the parser is imported by the command that needs it, so that ``fmcore --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import tyro
+from tyro.conf import Positional, arg
+
+Name: TypeAlias = Annotated[str, arg(metavar="NAME")]
+Folder: TypeAlias = Annotated[Path, arg(metavar="FOLDER")]
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def train(
+    name: Positional[Name],
+    overrides: Positional[Annotated[tuple[str, ...], arg(metavar="[FIELD=VALUE ...]")]] = (),
+    run_dir: Annotated[Path | None, arg(metavar="FOLDER")] = None,
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    steps: Annotated[int | None, arg(metavar="N")] = None,
+) -> None:
+    """Train a named experiment, evaluate it, and print the record as a table.
+
+    Example: fmcore train digits steps=500 batch=64 lr=1e-3
+
+    Args:
+        name: The experiment; "fmcore list" shows them.
+        overrides: Settings that differ from the experiment's; "fmcore list NAME" shows all of them.
+        run_dir: Where everything is written; runs/NAME unless told otherwise.
+        resume: Continue a run that was stopped. It ends with the weights of one that was not.
+        overwrite: Start anew in a folder that holds a run.
+        steps: Number of training steps, the same as steps=N.
+    """
+    from fmcore.experiments import catalog
+    from fmcore.experiments.configuration import with_overrides
+    from fmcore.experiments.runner import train_run
+
+    settings = [*overrides, *([] if steps is None else [f"steps={steps}"])]
+    folder = run_dir or Path("runs") / name
+    train_run(with_overrides(catalog.by_name(name), settings), folder, resume=resume, overwrite=overwrite)
+    evaluate(folder)
+
+
+@app.command
+def evaluate(run: Positional[Folder]) -> None:
+    """Measure a finished run again and print the record as a table.
+
+    Args:
+        run: The folder of the run, for example runs/digits.
+    """
+    from fmcore.experiments import tables
+    from fmcore.experiments.evaluation import evaluate_run
+    from fmcore.experiments.runner import Run
+
+    loaded = Run(run)
+    print("evaluating ...", file=sys.stderr)
+    tables.show_record(evaluate_run(loaded))
+    print(f"record, weights and pictures are in {run}")
+
+
+@app.command
+def sample(
+    run: Positional[Folder],
+    n: Annotated[int, arg(metavar="N")] = 64,
+    out: Annotated[Path, arg(metavar="FILE")] = Path("samples.png"),
+    seed: Annotated[int, arg(metavar="N")] = 0,
+) -> None:
+    """Draw new images from a finished run.
+
+    Args:
+        run: The folder of the run, for example runs/digits.
+        n: How many images.
+        out: The picture to write; its ending chooses the format.
+        seed: Seed of the noise that the images start from.
+    """
+    import torch
+
+    from fmcore.data.images import to_uint8
+    from fmcore.experiments.figures import save_grid
+    from fmcore.experiments.runner import Run
+
+    if n < 1:
+        raise ValueError(f"--n must be at least 1, got {n}")
+    loaded = Run(run)
+    solution = loaded.sample(n, torch.Generator().manual_seed(seed))
+    save_grid(to_uint8(solution.x, loaded.data.levels), out, loaded.data.levels)
+    print(f"wrote {n} images to {out} (NFE {solution.nfe})")
+
+
+@app.command(name="list")
+def list_experiments(name: Positional[Annotated[str | None, arg(metavar="[NAME]")]] = None) -> None:
+    """List the named experiments, or all settings of one.
+
+    Args:
+        name: The experiment whose settings to show.
+    """
+    from fmcore.experiments import catalog, tables
+
+    if name is None:
+        tables.show_experiments(catalog.EXPERIMENTS)
+    else:
+        tables.show_settings(catalog.by_name(name))
+
+
+@app.command
+def doctor() -> None:
+    """Say what is installed, what this machine can do, and what is missing for which feature."""
+    from fmcore.experiments.doctor import show_report
+
+    show_report()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; an error that the caller can mend is one line on stderr and exit status 2."""
+    try:
+        app.cli(prog="fmcore", args=arguments, description="Flow matching from first principles.")
+    except KeyboardInterrupt:
+        print("\nstopped; a training run continues with the same command and --resume", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("FMCORE_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,17 @@
+"""Couplings: which source sample meets which data sample.
+
+A coupling takes a batch x0 from the source and a batch x1 from the data, drawn independently of each other, and returns
+them paired. The data keep their order, so labels that belong to x1 stay right; only x0 is moved. Whatever changes an
+image (flips, crops, dequantization) comes before the coupling: pairs are made of the points that the path will join.
+
+    independent      x0 and x1 as they were drawn
+    MinibatchOT      optimal transport within the batch, exact or entropic, within classes where labels are given
+    FixedPairs       pairs that already belong together: ``reflow`` makes them from a flow
+    pairs_ahead      draws and pairs the next batch in the background of the current training step
+"""
+
+from fmcore.couplings.ahead import pairs_ahead
+from fmcore.couplings.fixed import FixedPairs, reflow
+from fmcore.couplings.minibatch import MinibatchOT, independent
+
+__all__ = ["FixedPairs", "MinibatchOT", "independent", "pairs_ahead", "reflow"]

@@ -1,0 +1,17 @@
+"""Settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports torch: two workers on two cores must not run two threads each.
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, 2 // workers)))
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from hypothesis import settings  # noqa: E402
+
+# Equal runs on every machine. HYPOTHESIS_PROFILE=explore looks for new examples, and takes its time.
+settings.register_profile("repeat", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))

@@ -1,0 +1,198 @@
+"""Exercise checks: each planted mistake is named, and right answers pass however they are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fmcore.course import checks
+
+generator = torch.Generator().manual_seed(0)
+X0, X1 = torch.randn(2, 5, 2, generator=generator)
+T = torch.rand(5, generator=generator)
+SQUARE = (*torch.randn(2, 2, 2, generator=generator), torch.rand(2, generator=generator))
+
+
+def wide(t: Tensor, x: Tensor) -> Tensor:
+    return t.reshape(-1, 1) if t.ndim else t
+
+
+def curved(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+    """A reference in which no two mistakes look alike."""
+    s = wide(t, x0)
+    return (1 - s**2) * x0 + s.exp() * x1 + 3
+
+
+def distance(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().mean()
+
+
+def norms(x: Tensor) -> Tensor:
+    return x.square().sum(1).sqrt()
+
+
+PLANTED: list[tuple[str, Callable[..., Any]]] = [
+    ("not written yet", lambda x0, x1, t: None),
+    ("not written yet", lambda x0, x1, t: ...),
+    ("sign flipped", lambda x0, x1, t: -curved(x0, x1, t)),
+    ("time runs the other way", lambda x0, x1, t: curved(x0, x1, 1 - t)),
+    ("x0 and x1 swapped", lambda x0, x1, t: curved(x1, x0, t)),
+    ("factor 2", lambda x0, x1, t: 2 * curved(x0, x1, t)),
+    ("factor 1/2", lambda x0, x1, t: curved(x0, x1, t) / 2),
+    ("factor pi", lambda x0, x1, t: curved(x0, x1, t) * math.pi),
+    ("right one minus 3", lambda x0, x1, t: curved(x0, x1, t) - 3),
+    ("squared|square of", lambda x0, x1, t: curved(x0, x1, t) ** 2),
+    ("exponential", lambda x0, x1, t: curved(x0, x1, t).exp()),
+    ("1 over", lambda x0, x1, t: 1 / curved(x0, x1, t)),
+    ("factor t is missing", lambda x0, x1, t: curved(x0, x1, t) / wide(t, x0)),
+    ("one factor t too many", lambda x0, x1, t: curved(x0, x1, t) * wide(t, x0)),
+    ("term with x1 is missing", lambda x0, x1, t: curved(x0, 0 * x1, t)),
+    ("one time is used for all rows", lambda x0, x1, t: curved(x0, x1, t[:1].expand(len(t)))),
+    ("zero everywhere", lambda x0, x1, t: torch.zeros_like(x0)),
+    ("not finite", lambda x0, x1, t: curved(x0, x1, t) / 0),
+    (r"shape \(2, 5\), but \(5, 2\).*transposed", lambda x0, x1, t: curved(x0, x1, t).T),
+    (r"shape \(\).*averaged", lambda x0, x1, t: curved(x0, x1, t).mean()),
+    (r"shape \(4, 2\), but \(5, 2\) is asked", lambda x0, x1, t: curved(x0, x1, t)[1:]),
+    ("one number.*tensor of shape", lambda x0, x1, t: 3.0),
+    ("a str, a tensor", lambda x0, x1, t: "x"),
+    ("t not broadcast.*shape \\(5, 1\\)", lambda x0, x1, t: (1 - t**2) * x0 + t.exp() * x1 + 3),
+    (r"arguments \(x0, x1, t\)", lambda x0, x1: x0),
+    ("raises KeyError: 'speed'", lambda x0, x1, t: {}["speed"]),
+    ("changes its argument x0 in place", lambda x0, x1, t: x0.mul_(2)),
+    ("not the right values: for example", lambda x0, x1, t: curved(x0, x1, t).sin()),
+]
+
+
+@pytest.mark.parametrize(("words", "attempt"), PLANTED, ids=[words for words, _ in PLANTED])
+def test_planted_mistakes_are_named(words: str, attempt: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    outcome = checks.compare("point", attempt, curved, [(X0, X1, T)])
+    assert not outcome
+    said = capsys.readouterr().out
+    assert said.startswith("✗ point: ")
+    assert said.count("\n") == 1
+    assert re.search(words, said), said
+    assert outcome.problem in said
+
+
+@pytest.mark.parametrize(
+    ("words", "reference", "attempt", "cases"),
+    [
+        ("sum instead of mean", distance, lambda x, y: (x - y).square().sum(), [(X0, X1)]),
+        ("sum instead of mean", lambda x: x.mean(1), lambda x: x.sum(1), [(X0,)]),
+        ("mean instead of sum", lambda x: x.square().sum(1), lambda x: x.square().mean(1), [(X0,)]),
+        ("square root is missing", norms, lambda x: x.square().sum(1), [(X0,)]),
+        ("a square is missing", lambda x: x.square().sum(1), norms, [(X0,)]),
+        ("shape .*take the mean", distance, lambda x, y: (x - y).square().mean(1), [(X0, X1)]),
+        ("sum .or average. over the last axis", norms, lambda x: x.abs(), [(X0,)]),
+        ("every row met every other row", lambda x, t: x * t, lambda x, t: x[:, None] * t, [(X0[:, 0], T)]),
+        ("t not broadcast.*last axis", curved, lambda x0, x1, t: (1 - t**2) * x0 + t.exp() * x1 + 3, [SQUARE]),
+        ("mean and std swapped", lambda mean, std: mean + 2 * std, lambda mean, std: std + 2 * mean, [(X0, X1)]),
+        ("factor 1/ln 2", lambda x: x.exp().log(), lambda x: x / math.log(2), [(torch.tensor(0.7),)]),
+    ],
+)
+def test_mistakes_in_other_shapes_are_named(
+    words: str, reference: Any, attempt: Any, cases: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    assert not checks.compare("f", attempt, reference, cases)
+    said = capsys.readouterr().out
+    assert re.search(words, said), said
+
+
+def test_right_answers_pass_however_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [(X0, X1, T), SQUARE, (X0, X1, torch.tensor(0.5))]
+    assert checks.compare("point", curved, curved, cases)
+    assert checks.compare("point", lambda x0, x1, t: curved(x0.double(), x1.double(), t.double()), curved, cases)
+    assert checks.compare("point", lambda a, b, c: curved(a, b, c).requires_grad_(), curved, cases)
+    assert checks.compare("half", lambda n: n / 2, lambda n: torch.tensor(n / 2), [(3,), (4,)])
+    assert capsys.readouterr().out == "✓ point: right.\n" * 3 + "✓ half: right.\n"
+
+
+def test_a_mistake_is_named_only_if_it_explains_every_case() -> None:
+    def right_at_first(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+        return curved(x0, x1, t) if len(t) == 5 else -curved(x0, x1, t)
+
+    outcome = checks.compare("point", right_at_first, curved, [(X0, X1, T), SQUARE])
+    assert outcome.problem is not None
+    assert "sign flipped" not in outcome.problem
+    assert "not the right values" in outcome.problem
+
+
+def test_a_factor_is_not_blamed_on_an_argument_that_never_changes() -> None:
+    half = torch.tensor(0.5)
+    outcome = checks.compare("f", lambda x, t: 2 * (x + t), lambda x, t: x + t, [(X0, half), (X1, half)])
+    assert outcome.problem == "factor 2: your result is 2 times the right one"
+
+
+def test_given_mistakes_come_first_and_are_named_in_their_words() -> None:
+    mistakes = {"the minus belongs to the noise": lambda x0, x1, t: -curved(x0, x1, t)}
+    outcome = checks.compare("point", lambda x0, x1, t: -curved(x0, x1, t), curved, [(X0, X1, T)], mistakes)
+    assert outcome.problem == "the minus belongs to the noise"
+
+
+def test_a_given_mistake_that_is_right_is_never_named() -> None:
+    assert checks.compare("point", curved, curved, [(X0, X1, T)], {"wrong": curved})
+    outcome = checks.compare("point", lambda *a: -curved(*a), curved, [(X0, X1, T)], {"wrong": curved})
+    assert outcome.problem is not None
+    assert "sign flipped" in outcome.problem
+
+
+def test_both_functions_draw_the_same_random_numbers() -> None:
+    def noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+        return x + torch.randn(x.shape, generator=generator)
+
+    seeded = torch.Generator().manual_seed(3)
+    before = seeded.get_state()
+    assert checks.compare("noisy", noisy, noisy, [(X0, seeded)])
+    assert torch.equal(seeded.get_state(), before)
+    assert not checks.compare("noisy", lambda x, generator: x + torch.randn(x.shape), noisy, [(X0, seeded)])
+
+
+def test_attempts_that_are_not_functions() -> None:
+    for attempt in (None, ...):
+        assert checks.compare("f", attempt, curved, [(X0, X1, T)]).problem == "not written yet"
+    outcome = checks.compare("f", X0, curved, [(X0, X1, T)])
+    assert outcome.problem == "f is a Tensor, a function is asked: write `def f(...):`"
+
+    def stub(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    assert checks.compare("f", stub, curved, [(X0, X1, T)]).problem == "not written yet"
+    with pytest.raises(ValueError, match="at least one case"):
+        checks.compare("f", curved, curved, [])
+
+
+def test_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert checks.value("slope", torch.tensor(1.02), 1.0, rtol=0.1)
+    assert checks.value("slope", 2.1, 1.0, {"logarithm of one axis only": 2.1}).problem == "logarithm of one axis only"
+    assert checks.value("slope", ..., 1.0).problem == "not written yet"
+    assert checks.value("slope", -1.0, 1.0).problem == "your result is minus the right one: sign flipped"
+    assert checks.value("slope", "steep", 1.0).problem == "your answer is a str, one number is asked"
+    assert "shape (3,), but () is asked" in (checks.value("slope", torch.ones(3), 1.0).problem or "")
+
+
+def test_choices_and_properties(capsys: pytest.CaptureFixture[str]) -> None:
+    assert checks.choice("path", "VP", "VP")
+    assert checks.choice("path", "VE", "VP", {"VE": "alpha stays 1 there"}).problem == "alpha stays 1 there"
+    assert checks.choice("path", "OT", "VP").problem == "'OT' is not the answer"
+    assert checks.choice("path", ..., "VP").problem == "not written yet"
+    assert checks.holds("invertible", torch.tensor(True), "it does not come back")
+    assert checks.holds("invertible", False, "it does not come back").problem == "it does not come back"
+    assert checks.holds("invertible", None, "it does not come back").problem == "not written yet"
+
+
+def test_an_outcome_is_a_truth_value_that_shows_nothing_in_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = checks.value("one", 1, 1)
+    capsys.readouterr()
+    assert outcome == True  # noqa: E712
+    outcome._ipython_display_()
+    assert capsys.readouterr().out == ""
+    assert sum([checks.value("one", 1, 1), checks.value("one", 2, 1)]) == 1

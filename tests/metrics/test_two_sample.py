@@ -1,0 +1,104 @@
+"""Two-sample distances: against brute force, POT, and distributions whose distance is known."""
+
+import itertools
+import math
+
+import numpy as np
+import ot
+import pytest
+import torch
+
+from fmcore.metrics import energy_distance, mmd, wasserstein2
+
+
+def normal(n, d, seed):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def test_wasserstein_against_all_pairings():
+    a, b = normal(6, 3, 0), normal(6, 3, 1)
+    costs = [
+        sum(float((a[i] - b[j]).square().sum()) for i, j in enumerate(order)) / 6
+        for order in itertools.permutations(range(6))
+    ]
+    assert wasserstein2(a, b) == pytest.approx(min(costs) ** 0.5, rel=1e-5)
+
+
+def test_wasserstein_of_a_shifted_set_is_the_shift():
+    a = normal(200, 2, 0)
+    assert wasserstein2(a, a[torch.randperm(200)] + torch.tensor([3.0, 4.0])) == pytest.approx(5.0, rel=1e-5)
+
+
+def test_wasserstein_of_sets_of_different_size():
+    a, b = normal(30, 2, 0), normal(45, 2, 1)
+    # every point repeated until both sets have 90: an assignment problem with the same answer
+    expected = wasserstein2(a.repeat(3, 1), b.repeat(2, 1))
+    assert wasserstein2(a, b) == pytest.approx(expected, rel=1e-5)
+    assert wasserstein2(a, b) == pytest.approx(wasserstein2(b, a), rel=1e-6)
+
+
+def test_wasserstein_in_one_dimension_is_that_of_sorted_values():
+    a, b = normal(50, 1, 0), 2 * normal(50, 1, 1)
+    expected = ot.wasserstein_1d(np.sort(a[:, 0]), np.sort(b[:, 0]), p=2) ** 0.5
+    assert wasserstein2(a, b) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_energy_distance_of_normals():
+    # E|X| of N(m, s^2) known in closed form (folded normal), for A - B ~ N(2, 2) and A - A' ~ N(0, 2)
+    a, b = normal(4000, 1, 0), normal(4000, 1, 1) + 2
+    s = math.sqrt(2)
+    folded = s * math.sqrt(2 / math.pi) * math.exp(-4 / (2 * s * s)) + 2 * math.erf(2 / (s * math.sqrt(2)))
+    expected = 2 * folded - 2 * s * math.sqrt(2 / math.pi)
+    assert energy_distance(a, b) == pytest.approx(expected, abs=0.06)
+
+
+def test_mmd_of_normals():
+    # the kernel is a normal density up to its scale, so its mean over normals is a normal density again
+    a, b = normal(4000, 1, 0), normal(4000, 1, 1) + 1.5
+    expected = 2 / math.sqrt(3) * (1 - math.exp(-(1.5**2) / (2 * 3)))
+    assert mmd(a, b, bandwidth=1.0) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("distance", [energy_distance, mmd])
+def test_unbiased_estimates_average_to_zero_for_one_distribution(distance):
+    values = torch.tensor([distance(normal(20, 2, 2 * k), normal(25, 2, 2 * k + 1)) for k in range(200)])
+    assert values.min() < 0
+    assert abs(float(values.mean())) < 3 * float(values.std()) / math.sqrt(200)
+
+
+@pytest.mark.parametrize("distance", [energy_distance, mmd])
+def test_estimates_against_loops_over_pairs(distance):
+    a, b = normal(5, 2, 0).double(), normal(4, 2, 1).double()
+    gap = {
+        energy_distance: lambda x, y: -float((x - y).norm()),
+        mmd: lambda x, y: math.exp(-(float((x - y).norm()) ** 2) / 2),
+    }[distance]
+    within_a = [gap(x, y) for x, y in itertools.permutations(a, 2)]
+    within_b = [gap(x, y) for x, y in itertools.permutations(b, 2)]
+    across = [gap(x, y) for x in a for y in b]
+    expected = np.mean(within_a) + np.mean(within_b) - 2 * np.mean(across)
+    assert distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_images_are_flattened():
+    a, b = normal(8, 12, 0), normal(8, 12, 1)
+    assert wasserstein2(a.reshape(8, 3, 2, 2), b.reshape(8, 3, 2, 2)) == wasserstein2(a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (torch.zeros(3), torch.zeros(3, 2), "a has shape \\(3,\\)"),
+        (torch.zeros(3, 2), torch.zeros(1, 2), "b has shape \\(1, 2\\)"),
+        (torch.zeros(3, 2), torch.zeros(3, 1), "they must agree"),
+        (torch.zeros(3, 2), torch.full((3, 2), torch.inf), "b has NaN or infinite"),
+    ],
+)
+def test_bad_sets_are_refused(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        mmd(a, b)
+
+
+def test_a_bandwidth_must_be_a_length():
+    with pytest.raises(ValueError, match="bandwidth is 0"):
+        mmd(torch.zeros(3, 2), torch.zeros(3, 2), bandwidth=0)

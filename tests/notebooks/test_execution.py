@@ -1,0 +1,52 @@
+"""Run every notebook from top to bottom.
+
+Chapters go to build/executed/, with the claims and the card of the stored notebook. `make notebooks` then runs them a
+second time under nbval in strict mode: it finds a text that two runs print differently, and a claim that is not the
+stored one.
+"""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+
+from fmcore.course import build
+from tests.notebooks import checks
+
+EXECUTED = build.ROOT / "build" / "executed"
+
+
+def texts(cell) -> str:
+    return "\n".join(checks.texts(cell.outputs))
+
+
+@pytest.mark.parametrize("pair", [p for p in build.pairs() if not p.student], ids=lambda pair: pair.name)
+def test_chapter_runs(pair, tmp_path):
+    stored = nbformat.read(pair.notebook, as_version=4)
+    notebook = pair.fresh()
+    build.execute(notebook, tmp_path, timeout=300)
+    problems = checks.stored_outputs(notebook) + checks.widget_errors(notebook)
+    assert not problems, "\n".join(problems)
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    nbformat.write(checks.with_stored_texts(notebook, stored), EXECUTED / pair.notebook.name)
+
+
+@pytest.mark.parametrize("pair", [p for p in build.pairs() if p.student], ids=lambda pair: pair.name)
+def test_solutions_pass_every_check(pair, tmp_path):
+    notebook = build.read(pair.source)
+    build.execute(notebook, tmp_path)
+    problems = checks.stored_outputs(notebook)
+    cells = [cell for cell in notebook.cells if "check" in checks.tags(cell)]
+    assert cells, "no cell is tagged 'check'"
+    problems += [text for text in map(texts, cells) if "✗" in text or "✓" not in text]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("pair", [p for p in build.pairs() if p.student], ids=lambda pair: pair.name)
+def test_empty_exercise_sheet_runs_and_no_check_is_content(pair, tmp_path):
+    notebook = nbformat.read(pair.notebook, as_version=4)
+    build.execute(notebook, tmp_path)
+    problems = checks.stored_outputs(notebook)
+    cells = [cell for cell in notebook.cells if "check" in checks.tags(cell)]
+    problems += [text for text in map(texts, cells) if "✓" in text or "not written yet" not in text]
+    assert not problems, "\n".join(problems)

@@ -1,0 +1,127 @@
+"""Imports point one way, and `import fmcore` loads nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "fmcore"
+
+# A module may import those of the groups before its own.
+ORDER = [
+    ["validation"],
+    ["data", "sources"],
+    ["couplings"],
+    ["paths"],
+    ["velocity"],
+    ["closed_form"],
+    ["losses"],
+    ["networks"],
+    ["training"],
+    ["solvers"],
+    ["likelihood"],
+    ["metrics"],
+    ["experiments"],
+    ["course"],
+    ["cli"],
+    ["__main__"],
+]
+RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
+HEAVY = {
+    "IPython",
+    "ipywidgets",
+    "matplotlib",
+    "ot",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "torchdiffeq",
+    "torchvision",
+    "tyro",
+}
+
+
+def imported(code: str, module: tuple[str, ...]) -> set[str]:
+    """Parts of fmcore (paths, data, ...) that a module imports, inside functions too.
+
+    module: its name in parts, ("fmcore", "data", "toy"); that of a package ends in "__init__".
+    """
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [*module[: len(module) - node.level]] if node.level else []
+            names = [[*base, *(node.module or "").split("."), alias.name] for alias in node.names]
+            names = [[part for part in name if part] for name in names]
+        else:
+            continue
+        found |= {name[1] for name in names if name[0] == "fmcore" and len(name) > 1}
+    return found
+
+
+def against_the_order(code: str, module: tuple[str, ...]) -> list[str]:
+    """Imports of a module that point the wrong way."""
+    own = module[1]
+    return sorted(
+        other
+        for other in imported(code, module)
+        if other != own and other in RANK and (own not in RANK or RANK[other] >= RANK[own])
+    )
+
+
+def modules() -> list[tuple[Path, tuple[str, ...]]]:
+    files = sorted(PACKAGE.rglob("*.py"))
+    return [(file, ("fmcore", *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files]
+
+
+def test_every_module_has_a_place_in_the_order():
+    parts = {module[1] for _, module in modules()} - {"__init__"}
+    assert parts <= set(RANK), f"give {sorted(parts - set(RANK))} a place in ORDER"
+
+
+def test_no_module_is_called_utils():
+    vague = {"utils", "util", "helpers", "misc", "common"}
+    assert not [str(file) for file, module in modules() if vague & set(module)]
+
+
+@pytest.mark.parametrize(
+    ("file", "module"), modules(), ids=lambda part: ".".join(part) if isinstance(part, tuple) else ""
+)
+def test_imports_point_one_way(file, module):
+    if module == ("fmcore", "__init__"):
+        return  # the front of the package shows all of it
+    wrong = against_the_order(file.read_text(encoding="utf-8"), module)
+    assert not wrong, f"{'.'.join(module)} imports {wrong}, which come after it"
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "wrong"),
+    [
+        ("from fmcore import solvers", ("fmcore", "paths"), ["solvers"]),
+        ("import fmcore.course.style", ("fmcore", "solvers"), ["course"]),
+        ("from fmcore.losses import x", ("fmcore", "losses"), []),
+        ("def f():\n    from fmcore.training import fit", ("fmcore", "losses"), ["training"]),
+        ("from ..training import fit", ("fmcore", "data", "toy"), ["training"]),
+        ("from .. import training", ("fmcore", "data", "__init__"), []),
+        ("from . import training", ("fmcore", "__init__"), ["training"]),
+        ("from . import toy", ("fmcore", "data", "__init__"), []),
+        ("from fmcore.sources import x", ("fmcore", "data", "toy"), ["sources"]),
+        ("from fmcore import data, paths, validation", ("fmcore", "solvers"), []),
+    ],
+)
+def test_a_planted_import_is_found(code, module, wrong):
+    assert against_the_order(code, module) == wrong
+
+
+def test_importing_fmcore_loads_nothing_heavy():
+    code = "import torch, sys, json; before = set(sys.modules); import fmcore; print(json.dumps(sorted(set(sys.modules) - before)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    loaded = {name.split(".")[0] for name in json.loads(result.stdout)}
+    assert "fmcore" in loaded
+    assert not loaded & HEAVY, f"import fmcore loads {sorted(loaded & HEAVY)}"

@@ -1,0 +1,86 @@
+"""One list of versions: pyproject.toml says what works, constraints.txt what is installed, environment.yml uses both."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def lines(file: Path) -> list[str]:
+    return [line for line in (raw.partition("#")[0].strip() for raw in file.read_text().splitlines()) if line]
+
+
+def requirements() -> list[Requirement]:
+    """What pyproject.toml asks for, its own extras left out."""
+    extras = PROJECT["optional-dependencies"]
+    listed = [*PROJECT["dependencies"], *(line for extra in extras.values() for line in extra)]
+    return [r for r in map(Requirement, listed) if r.name != PROJECT["name"]]
+
+
+def pins(python: str) -> dict[str, list[Version]]:
+    """Name -> versions pinned in constraints.txt for one Python."""
+    environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+    found: dict[str, list[Version]] = {}
+    for requirement in map(Requirement, lines(ROOT / "constraints.txt")):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            [specifier] = requirement.specifier
+            assert specifier.operator == "==", f"{requirement} is not one version"
+            found.setdefault(canonicalize_name(requirement.name), []).append(Version(specifier.version))
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_dependency_is_pinned_once_within_its_range(python):
+    pinned = pins(python)
+    asked = {canonicalize_name(r.name): r for r in requirements()}
+    assert set(pinned) == set(asked)
+    for name, requirement in asked.items():
+        assert len(pinned[name]) == 1, f"{name} is pinned {len(pinned[name])} times for Python {python}"
+        assert requirement.specifier.contains(pinned[name][0]), f"{name} {pinned[name][0]} is outside {requirement}"
+
+
+def test_the_oldest_supported_python_is_the_first_of_the_list():
+    assert PROJECT["requires-python"] == f">={PYTHONS[0]}"
+
+
+@pytest.mark.skipif(RUNNING not in PYTHONS, reason=f"constraints.txt is not made for Python {RUNNING}")
+def test_what_is_installed_is_what_is_pinned():
+    wrong = {
+        name: f"{version(name)} installed, {wanted} pinned"
+        for name, [wanted] in pins(RUNNING).items()
+        if Version(version(name)).public != wanted.public  # 2.13.0+cpu is 2.13.0
+    }
+    assert not wrong, f"{wrong}; run `make setup`"
+
+
+def test_conda_installs_from_the_same_list():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, last = environment["dependencies"]
+    names = {Requirement(line.replace("=", "==", 1)).name: line.partition("=")[2] for line in conda}
+    assert set(names) == {"python", "pip"}, "conda brings Python and pip; all else is pinned in constraints.txt"
+    assert names["python"] in PYTHONS
+    arguments = [shlex.split(line) for line in last["pip"]]
+    assert ["--constraint", "constraints.txt"] in arguments
+    [[project]] = [rest for option, *rest in arguments if option == "--editable"]
+    extras = Requirement(project.replace(".", PROJECT["name"], 1)).extras
+    assert extras and extras <= set(PROJECT["optional-dependencies"])
+    assert len(arguments) == 2, "another pip line would be another list of versions"
