@@ -5,11 +5,24 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+# What reading a file that was cut off, altered, or never was a checkpoint may raise.
+DAMAGE = (
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 CONTENT = {"config", "model", "ema", "optimizer", "generator", "cpu_rng", "gpu_rng", "losses", "seconds"}
 
 
@@ -26,10 +39,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the file is damaged or is not a checkpoint.
     """
+    content = io.BytesIO(path.read_bytes())
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(content) as archive:
+            if archive.testzip() is not None:  # PyTorch itself does not compare the checksums that it writes
+                raise zipfile.BadZipFile("a checksum does not match")
+        content.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign files, which are refused anyway
+            state = torch.load(content, map_location="cpu", weights_only=True)
         missing = CONTENT - set(state)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged or is not a checkpoint; train again from the start") from error
     if missing:
         raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(sorted(missing))}")

@@ -1,4 +1,4 @@
-"""Mini-batch optimal transport against every permutation and against POT's network simplex."""
+"""Mini-batch optimal transport against every permutation, POT's network simplex and Sinkhorn in the log domain."""
 
 from __future__ import annotations
 
@@ -107,12 +107,111 @@ def test_values_that_are_not_finite_are_refused_by_name(bad, which):
         couplings.MinibatchOT()(*pair)
 
 
-def test_labels_are_refused_because_pairing_ignores_them():
-    x = torch.randn(3, 2, generator=seeded(8))
-    with pytest.raises(ValueError, match=r"labels.*couplings\.independent"):
-        couplings.MinibatchOT()(x, x, torch.arange(3))
+def test_a_permutation_within_a_class_keeps_to_the_class_and_is_the_cheapest_there():
+    """Every order of five samples of one class and four of another, tried apart."""
+    g = seeded(8)
+    x0, x1 = torch.randn(2, 9, 2, generator=g)
+    labels = torch.tensor([7, 0, 7, 7, 0, 0, 7, 0, 7])
+    paired, data = couplings.MinibatchOT()(x0, x1, labels)
+    assert data is x1
+    order = torch.tensor(order_of(paired, x0))
+    assert torch.equal(labels[order], labels)  # the rows of a class take their noise from the rows of that class
+    for label in (0, 7):
+        mine = labels == label
+        cheapest = min(transport_cost(x0[mine][list(p)], x1[mine]) for p in permutations(range(int(mine.sum()))))
+        assert transport_cost(paired[mine], x1[mine]) == pytest.approx(cheapest, rel=1e-6)
+    across, _ = couplings.MinibatchOT()(x0, x1)
+    assert transport_cost(across, x1) < transport_cost(paired, x1)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_batch_far_from_the_origin_is_paired_exactly(which):
+    """A shift of either side changes no pairing; in float32 inner products of far points would have lost it."""
+    pair = list(torch.randn(2, 6, 2, generator=seeded(9)))
+    near, _ = couplings.MinibatchOT()(*pair)
+    expected = order_of(near, pair[0])
+    pair[which] = pair[which] + torch.tensor([3e3, -2e3])
+    far, _ = couplings.MinibatchOT()(*pair)
+    assert order_of(far, pair[0]) == expected
+
+
+# Entropic transport
+
+
+def entropic_chances(x0, x1, regularization):
+    """P(x0_i given x1_j), (n of x1, n of x0): Sinkhorn's iterations in the log domain until they stand still."""
+    cost = ((x1.double()[:, None] - x0.double()[None]) ** 2).flatten(2).sum(dim=2)
+    potential = torch.zeros(len(x1), dtype=torch.float64)
+    for _ in range(5000):
+        other = -regularization * torch.logsumexp((potential[:, None] - cost) / regularization, dim=0)
+        potential = -regularization * torch.logsumexp((other[None] - cost) / regularization, dim=1)
+    plan = ((potential[:, None] + other[None] - cost) / regularization).exp()
+    assert (plan.sum(dim=0) - 1).abs().max() < 1e-8
+    return plan / plan.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("regularization", [0.5, 5.0])
+def test_sinkhorn_draws_each_source_sample_as_often_as_the_entropic_plan_says(regularization):
+    x0, x1 = torch.randn(2, 5, 2, generator=seeded(10))
+    chances = entropic_chances(x0, x1, regularization)
+    couple, generator, n = couplings.MinibatchOT("sinkhorn", regularization), seeded(11), 500
+    counts = torch.zeros(5, 5, dtype=torch.float64)
+    for _ in range(n):
+        paired, data = couple(x0, x1, generator=generator)
+        assert data is x1
+        counts += (paired[:, None] == x0[None]).all(dim=2)
+    assert (counts.sum(dim=1) == n).all()
+    bound = 4.5 * (chances * (1 - chances) / n).sqrt() + 2e-3  # and the tolerance of the iterations
+    assert ((counts / n - chances).abs() < bound).all()
+
+
+def test_sinkhorn_lies_between_exact_and_independent():
+    x0, x1 = torch.randn(2, 40, 2, generator=seeded(12))
+    exact = transport_cost(couplings.MinibatchOT()(x0, x1)[0], x1)
+    cold, warm = (
+        sum(transport_cost(couplings.MinibatchOT("sinkhorn", r)(x0, x1, generator=g)[0], x1) for _ in range(20)) / 20
+        for r, g in ((0.05, seeded(13)), (5.0, seeded(13)))
+    )
+    assert exact <= cold + 1 < warm
+    assert warm < transport_cost(x0, x1)
+
+
+def test_sinkhorn_draws_within_classes_and_the_generator_alone_decides():
+    x0, x1 = torch.randn(2, 12, 2, generator=seeded(14))
+    labels = torch.arange(12) % 3
+    couple = couplings.MinibatchOT("sinkhorn", 1.0)
+    before = torch.random.get_rng_state()
+    first, again, other = (couple(x0, x1, labels, seeded(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    for row, label in zip(first, labels, strict=True):
+        source = (x0 == row).all(dim=1).nonzero()
+        assert labels[int(source)] == label
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (torch.zeros(4), TypeError, "labels hold torch.float32"),
+        (torch.zeros(3, dtype=torch.int64), ValueError, r"labels have shape \(3,\)"),
+        (torch.zeros(4, 1, dtype=torch.int64), ValueError, r"labels have shape \(4, 1\)"),
+    ],
+)
+def test_labels_that_are_not_one_class_a_sample_are_refused(labels, error, message):
+    x = torch.randn(4, 2, generator=seeded(15))
+    with pytest.raises(error, match=message):
+        couplings.MinibatchOT()(x, x, labels)
+
+
+def test_regularization_belongs_to_sinkhorn():
+    for regularization in (None, 0.0, -1.0):
+        with pytest.raises(ValueError, match="sinkhorn needs a regularization above 0"):
+            couplings.MinibatchOT("sinkhorn", regularization)
+    with pytest.raises(ValueError, match="exact transport takes no regularization"):
+        couplings.MinibatchOT("exact", 1.0)
 
 
 def test_unknown_methods_are_refused():
-    with pytest.raises(ValueError, match="unknown coupling method 'greedy': choose one of .*exact"):
+    with pytest.raises(ValueError, match="unknown coupling method 'greedy': choose one of exact, sinkhorn"):
         couplings.MinibatchOT("greedy")

@@ -1,4 +1,4 @@
-"""One list of versions: pyproject.toml says what works, constraints.txt what is installed, environment.yml uses both."""
+"""One list of versions: pyproject.toml says what works, constraints.txt what is installed, conda installs the same."""
 
 from __future__ import annotations
 
@@ -82,5 +82,6 @@ def test_conda_installs_from_the_same_list():
     assert ["--constraint", "constraints.txt"] in arguments
     [[project]] = [rest for option, *rest in arguments if option == "--editable"]
     extras = Requirement(project.replace(".", PROJECT["name"], 1)).extras
-    assert extras and extras <= set(PROJECT["optional-dependencies"])
+    assert extras
+    assert extras <= set(PROJECT["optional-dependencies"])
     assert len(arguments) == 2, "another pip line would be another list of versions"

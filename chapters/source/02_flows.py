@@ -70,7 +70,7 @@ card.show(
 # $J(a, b) = (-b, a)$:
 #
 # $$
-# v(x, t) = \Big(1 - \frac{\|x\|^2}{4}\Big)\, x \;+\; 4\, t\, J x .
+# v(x, t) = 2\, \frac{4 - \|x\|^2}{4 + \|x\|^2}\, x \;+\; 4\, t\, J x .
 # $$
 #
 # The first term moves points outward inside the circle of radius 2 and inward outside it. The second turns them about the
@@ -83,17 +83,17 @@ def quarter_turn(x):
 
 def whirl(x, t):
     t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)  # () or (B,) becomes a column: one time for each row of x
-    outward = 1 - x.square().sum(dim=1, keepdim=True) / 4
-    return outward * x + 4 * t * quarter_turn(x)
+    square = x.square().sum(dim=1, keepdim=True)
+    return 2 * (4 - square) / (4 + square) * x + 4 * t * quarter_turn(x)
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# In polar coordinates the two terms separate: $\dot r = r (1 - r^2/4)$ and $\dot\theta = 4t$, where the dot is the
-# derivative in $t$. The angle is $\theta_t = \theta_0 + 2 t^2$. For the radius put $w = 4 / r^2$; then
-# $\dot w = -8\, \dot r / r^3 = 2 (1 - w)$, so
+# In polar coordinates the two terms separate: $\dot r = 2 r (4 - r^2) / (4 + r^2)$ and $\dot\theta = 4t$, where the dot is
+# the derivative in $t$. The angle is $\theta_t = \theta_0 + 2 t^2$. For the radius put $q = 2/r - r/2$, which is 0 on the
+# circle of radius 2. Then $\dot q = -(2/r^2 + 1/2)\, \dot r = -2 q$, so
 #
 # $$
-# w_t = 1 + (w_0 - 1)\, e^{-2t}, \qquad r_t = 2 / \sqrt{w_t} .
+# q_t = q_0\, e^{-2t}, \qquad r_t = \sqrt{q_t^2 + 4} - q_t .
 # $$
 #
 # This is the exact flow map of the whirl. We compute in float64, so that the errors we read below are those of the methods
@@ -103,7 +103,8 @@ def whirl(x, t):
 def whirl_exact(x0, t):
     """phi_t(x0) in closed form."""
     r0 = x0.norm(dim=1, keepdim=True)
-    r = 2 / (1 + (4 / r0**2 - 1) * math.exp(-2 * t)).sqrt()
+    q = (2 / r0 - r0 / 2) * math.exp(-2 * t)
+    r = (q**2 + 4).sqrt() - q
     angle = 2 * t**2
     return r / r0 * (math.cos(angle) * x0 + math.sin(angle) * quarter_turn(x0))
 
@@ -418,16 +419,36 @@ figure
 # The area is multiplied by $\exp \int_0^1 \operatorname{div} v(x_t, t)\, dt$ on the way.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# For the whirl, $\operatorname{div} v = 2 - \|x\|^2$: differentiate the first term, and note that the turning term has no
-# divergence. A turn moves area without changing it.
+# For the whirl, write $s = \|x\|^2 / 4$. Differentiate the first term, and note that the turning term has no divergence (a turn
+# moves area without changing it):
+#
+# $$
+# \operatorname{div} v = 4\, \frac{1 - 2s - s^2}{(1 + s)^2} , \qquad \text{positive for } \|x\| < 2 \sqrt{\sqrt 2 - 1} \approx 1.29 .
+# $$
+#
+# No need to trust a pencil: autograd gives one row of the Jacobian with each backward pass. (`create_graph=True` keeps the result
+# differentiable, which section 9 will need.)
 
 # %% slideshow={"slide_type": "-"}
+def divergence(velocity, x, t):
+    """v(x, t) and its divergence (B,): one backward pass for each dimension; x must require a gradient."""
+    v = velocity(x, t)
+    rows = [torch.autograd.grad(v[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(x.shape[1])]
+    return v, torch.stack(rows).sum(dim=0)
+
+
+s = x0.square().sum(dim=1) / 4
+by_pencil = 4 * (1 - 2 * s - s**2) / (1 + s) ** 2
+_, by_autograd = divergence(whirl, x0.clone().requires_grad_(), 0.6)
+assert torch.allclose(by_pencil, by_autograd)
+
+# %% slideshow={"slide_type": "subslide"}
 predict.ask(
     "Three small squares ride on the whirl. They start at distance 0.5, 1.9 and 2.5 from the origin. Which of them grow?",
     ["only the first", "the first two: both are inside the circle of radius 2", "all three: they are drawn out along the ring"],
     answer=0,
-    because="The divergence is 2 minus the squared distance: positive only inside distance 1.41. The second square moves "
-    "outward and still shrinks: it is squeezed between those behind it and the ring.",
+    because="The divergence is positive only inside distance 1.29. The second square moves outward and still shrinks: it is "
+    "squeezed between those behind it and the ring.",
 )
 
 # %% slideshow={"slide_type": "fragment"}
@@ -446,7 +467,8 @@ carried = solvers.solve(whirl, torch.cat([centres, small]), times=times, rtol=1e
 area = shoelace(carried[:, 3:].reshape(-1, 3, 4, 2))  # (T, 3)
 grown = area[-1] / area[0]
 
-divergence_along = 2 - carried[:, :3].square().sum(dim=2)  # (T, 3), at the three centres
+s = carried[:, :3].square().sum(dim=2) / 4
+divergence_along = 4 * (1 - 2 * s - s**2) / (1 + s) ** 2  # (T, 3), at the three centres
 from_divergence = torch.trapezoid(divergence_along, times.double(), dim=0).exp()
 for measured, predicted in zip(grown, from_divergence, strict=True):
     print(f"area grows by a factor {measured:.3f}, exp of the integrated divergence {predicted:.3f}")
@@ -633,18 +655,10 @@ figure
 # This is the **change of variables** for flows. It needs the velocity, not the densities in between.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# By hand: midpoint steps backward in time, and autograd for the divergence. The result can itself be differentiated
-# (`create_graph=True`), which section 9 will need.
+# By hand: midpoint steps backward in time, with the divergence of section 4 at the middle of each step.
 
 # %% slideshow={"slide_type": "-"}
 source = sources.Gaussian((2,))
-
-
-def divergence(velocity, x, t):
-    """v(x, t) and its divergence (B,): one backward pass for each dimension."""
-    v = velocity(x, t)
-    rows = [torch.autograd.grad(v[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(x.shape[1])]
-    return v, torch.stack(rows).sum(dim=0)
 
 
 def log_prob(velocity, x1, steps):
@@ -819,7 +833,7 @@ figure
 # %% slideshow={"slide_type": "fragment"}
 image = images[600:601]
 digit_source = sources.Gaussian((64,))
-options = dict(rtol=1e-4, atol=1e-4)
+options = {"rtol": 1e-4, "atol": 1e-4}
 exact_log_prob = float(likelihood.log_likelihood(digit_velocity, image, digit_source, **options).log_prob)
 repeated = likelihood.log_likelihood(
     digit_velocity, image.expand(400, 64), digit_source, divergence="hutchinson", generator=generator, **options

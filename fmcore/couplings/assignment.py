@@ -7,6 +7,7 @@ make most rows agree with the final assignment at once, and the solver, which st
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +26,9 @@ def assign(gain: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     # Only the search for prices is in float32: they come off in float64, which keeps the optimum of gain exactly.
-    reduced = gain.cpu().double() - column_prices(gain).cpu().double()
-    _, columns = linear_sum_assignment(reduced.numpy(), maximize=True)
-    return torch.as_tensor(columns, dtype=torch.int64)
+    prices = column_prices(gain).double().cpu()
+    _, columns = linear_sum_assignment(np.subtract(prices.numpy(), gain.cpu().numpy()))
+    return torch.from_numpy(columns)
 
 
 def column_prices(gain: Tensor) -> Tensor:
@@ -40,14 +41,17 @@ def column_prices(gain: Tensor) -> Tensor:
     loss = gain.float() - gain.float().amax(dim=1, keepdim=True)
     prices = loss.amax(dim=0)
     loss -= prices  # now every row and every column has an entry 0, and no entry is above it
-    scale = -loss.mean().clamp(max=-torch.finfo(loss.dtype).tiny)
+    scale = loss.mean().clamp(max=-torch.finfo(loss.dtype).tiny).neg()
+    kernel = torch.empty_like(loss)
     for temperature in TEMPERATURES:
         # Entries below exp(-80) play no part, and smaller numbers would be slow (denormal).
-        kernel = (loss / (temperature * scale)).clamp_(min=-80).exp_()
+        torch.div(loss, temperature * scale, out=kernel).clamp_(min=-80).exp_()
         column = torch.ones_like(prices)
         for _ in range(ITERATIONS):
             row = 1 / (kernel @ column)
             column = 1 / (row @ kernel)
-        loss += temperature * scale * (row.log()[:, None] + column.log())
-        prices -= temperature * scale * column.log()
+        rise = temperature * scale * column.log()
+        prices -= rise
+        loss += rise
+        loss += temperature * scale * row.log()[:, None]
     return prices.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

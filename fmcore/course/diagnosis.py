@@ -153,10 +153,10 @@ def _of_shape(got: tuple[int, ...], want: tuple[int, ...]) -> str | None:
     if got == want:
         return None
     said = f"shape {got}, but {want} is asked"
-    if len(got) == len(want) + 1 and got[: len(want)] == want and want:
-        return f"{said}: sum (or average) over the last axis"
     if got == (*want, *want) and len(want) == 1:
         return f"{said}: every row met every other row; check how the shapes broadcast"
+    if len(got) == len(want) + 1 and got[: len(want)] == want and want:
+        return f"{said}: sum (or average) over the last axis"
     if not want:
         return f"{said}: take the mean (or sum) over all entries"
     if not got:

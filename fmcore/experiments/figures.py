@@ -68,7 +68,7 @@ def tiled(images: Tensor, columns: int) -> Tensor:
 
 def show(axes: Any, sheet: Tensor, title: str | None, levels: int) -> None:
     """Draw a sheet of `tiled` images without axes."""
-    white = (sheet / (levels - 1)).nan_to_num(1.0).permute(1, 2, 0).squeeze(2)
+    white = (sheet / (levels - 1)).nan_to_num(1.0).permute(1, 2, 0).squeeze(2).numpy()
     axes.imshow(white, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0)

@@ -42,11 +42,11 @@ def train_run(
         FileExistsError: if the folder is not empty and neither resume nor overwrite was asked for.
         ValueError: if resume was asked for with another configuration; the message names the fields that differ.
     """
-    prepare_folder(configuration, folder, resume, overwrite)
     data = DATA[configuration.data]()
     settings = configuration.training
     model = build_network(configuration, data)
     loss = batch_loss(configuration, data)
+    prepare_folder(configuration, folder, resume, overwrite)
     trained = train(model, loss, data.train, settings, folder / "checkpoint.pt", resume=resume, progress=progress)
 
     from safetensors.torch import save

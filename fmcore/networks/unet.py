@@ -226,8 +226,15 @@ def time_features(t: Tensor, count: int) -> Tensor:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group normalization with 32 groups, or as many as divide a narrower layer."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """Group normalization with 32 groups, or fewer where a group would have less than 4 channels.
+
+    A normalization of single channels would take out of each what the condition has just added to it, and with it the
+    time and the label.
+    """
+    groups = 32
+    while groups > 1 and (channels % groups or channels // groups < 4):
+        groups //= 2
+    return nn.GroupNorm(groups, channels)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

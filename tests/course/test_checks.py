@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -70,8 +71,6 @@ PLANTED: list[tuple[str, Callable[..., Any]]] = [
 
 @pytest.mark.parametrize(("words", "attempt"), PLANTED, ids=[words for words, _ in PLANTED])
 def test_planted_mistakes_are_named(words: str, attempt: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import re
-
     outcome = checks.compare("point", attempt, curved, [(X0, X1, T)])
     assert not outcome
     said = capsys.readouterr().out
@@ -100,8 +99,6 @@ def test_planted_mistakes_are_named(words: str, attempt: Any, capsys: pytest.Cap
 def test_mistakes_in_other_shapes_are_named(
     words: str, reference: Any, attempt: Any, cases: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     assert not checks.compare("f", attempt, reference, cases)
     said = capsys.readouterr().out
     assert re.search(words, said), said

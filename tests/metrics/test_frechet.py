@@ -27,7 +27,7 @@ def test_gaussians_with_commuting_covariances():
 
 
 def test_optimal_linear_map_costs_the_distance():
-    # x -> M x with M symmetric and positive is the optimal map between centred Gaussians (Brenier), so it shows the cost
+    # x -> M x with M symmetric and positive is the optimal map between centred Gaussians (Brenier)
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
     covariance = root @ root.T

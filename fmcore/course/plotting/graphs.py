@@ -146,7 +146,7 @@ def histogram(
 
 
 def bars(
-    values: Mapping[str, float],
+    values: Mapping[str, float | Tensor],
     *,
     spread: Mapping[str, float] | None = None,
     xlabel: str = "",
@@ -157,10 +157,11 @@ def bars(
 ) -> Figure:
     """Horizontal bars, one a label, with the number written at the end of each."""
     figure, ax = _panel(ax, width=6.0, height=0.7 + 0.42 * len(values))
-    top = max([abs(v) for v in values.values() if math.isfinite(v)] or [1.0])
-    for i, (label, value) in enumerate(values.items()):
+    numbers = {label: float(value) for label, value in values.items()}
+    top = max([abs(v) for v in numbers.values() if math.isfinite(v)] or [1.0])
+    for i, (label, value) in enumerate(numbers.items()):
         color = (colors or {}).get(label, style.CYCLE[i % len(style.CYCLE)])
-        half = (spread or {}).get(label, 0.0)
+        half = float((spread or {}).get(label, 0.0))
         ax.barh(i, value, color=color, height=0.62, xerr=half or None, ecolor=style.INK)
         said = f"{value:.{digits}f}" + (f" ± {half:.{digits}f}" if half else "")
         ax.text(max(value, 0.0) + half + 0.015 * top, i, said, va="center", fontsize=10)

@@ -1,0 +1,286 @@
+"""The training loop: it learns, repeats, resumes, and stops when it should."""
+
+import itertools
+import math
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from fmcore.checkpoints import load_checkpoint, save_checkpoint
+from fmcore.training import TrainingConfig, batch_rows, ema_decay, learning_rate, train
+
+CONFIG = TrainingConfig(steps=20, batch=8, lr=1e-2, warmup=3, ema=0.9, checkpoint_every=5)
+DATA = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+
+
+def network(seed=0):
+    """A network with dropout, so that two sources of randomness are at work."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 4))
+
+
+def denoising(model, batch, generator):
+    noise = torch.randn(batch.shape, generator=generator)
+    return (model(batch + noise) - batch).square().mean()
+
+
+def run(config=CONFIG, loss=denoising, **settings):
+    return train(network(), loss, DATA, config, progress=False, **settings)
+
+
+def assert_same_weights(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_it_finds_the_weights_that_made_the_data():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 3, generator=generator)
+    weight, bias = torch.randn(2, 3, generator=generator), torch.tensor([0.5, -1.0])
+    rows = TensorDataset(x, x @ weight.T + bias)
+    config = TrainingConfig(steps=400, batch=50, lr=0.05, warmup=10, decay="cosine", ema=0.9, clip=100)
+    trained = train(
+        nn.Linear(3, 2), lambda model, pair, _: (model(pair[0]) - pair[1]).square().mean(), rows, config, progress=False
+    )
+    torch.testing.assert_close(trained.ema.weight, weight, atol=1e-3, rtol=0)
+    torch.testing.assert_close(trained.ema.bias, bias, atol=1e-3, rtol=0)
+    assert trained.losses[-1] < 1e-5 < trained.losses[0]
+
+
+def test_a_seed_fixes_the_weights_and_another_changes_them():
+    first, again, other = run(), run(), run(replace(CONFIG, seed=1))
+    assert_same_weights(first.model.state_dict(), again.model.state_dict())
+    assert torch.equal(first.losses, again.losses)
+    assert not torch.equal(first.losses, other.losses)
+
+
+def test_the_global_generator_is_left_as_it_was():
+    before = torch.get_rng_state()
+    run()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 19])
+def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, stop):
+    whole = run(checkpoint=tmp_path / "whole.pt")
+    calls = 0
+
+    def interrupted(model, batch, generator):
+        nonlocal calls
+        calls += 1
+        if calls > stop:
+            raise KeyboardInterrupt
+        return denoising(model, batch, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(loss=interrupted, checkpoint=tmp_path / "part.pt")
+    assert (tmp_path / "part.pt").exists() == (stop >= CONFIG.checkpoint_every)
+    resumed = run(checkpoint=tmp_path / "part.pt", resume=True)
+    assert_same_weights(whole.model.state_dict(), resumed.model.state_dict())
+    assert_same_weights(whole.ema.state_dict(), resumed.ema.state_dict())
+    assert torch.equal(whole.losses, resumed.losses)
+    one, two = (load_checkpoint(tmp_path / name)["optimizer"]["state"] for name in ("whole.pt", "part.pt"))
+    for key in one:
+        assert_same_weights(one[key], two[key])
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    first = run(checkpoint=tmp_path / "run.pt")
+    content = (tmp_path / "run.pt").read_bytes()
+    again = run(checkpoint=tmp_path / "run.pt", resume=True)
+    assert_same_weights(first.ema.state_dict(), again.ema.state_dict())
+    assert (tmp_path / "run.pt").read_bytes() == content
+
+
+def test_an_old_checkpoint_is_neither_overwritten_nor_resumed_by_accident(tmp_path):
+    run(checkpoint=tmp_path / "run.pt")
+    with pytest.raises(FileExistsError, match="resume from it, delete it, or name another file"):
+        run(checkpoint=tmp_path / "run.pt")
+
+
+def test_another_configuration_is_refused_by_field(tmp_path):
+    run(checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="lr \\(was 0.01, now 0.02\\), seed \\(was 0, now 3\\); resume with the same"):
+        run(replace(CONFIG, lr=0.02, seed=3), checkpoint=tmp_path / "run.pt", resume=True)
+
+
+def test_another_network_is_refused(tmp_path):
+    run(checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="run.pt belongs to another network"):
+        train(nn.Linear(4, 4), denoising, DATA, CONFIG, tmp_path / "run.pt", resume=True, progress=False)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, bad):
+    calls = 0
+
+    def failing(model, batch, generator):
+        nonlocal calls
+        calls += 1
+        return denoising(model, batch, generator) * (bad if calls == 13 else 1)
+
+    with pytest.raises(FloatingPointError, match=r"diverged at step 12: loss .* holds the state before.*lower lr"):
+        run(loss=failing, checkpoint=tmp_path / "run.pt")
+    state = load_checkpoint(tmp_path / "run.pt")
+    assert len(state["losses"]) == 10
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run():
+    def failing(model, batch, generator):
+        return torch.sqrt(model(batch).square().sum() * 0)  # finite, with an infinite slope
+
+    with pytest.raises(FloatingPointError, match="gradient norm nan"):
+        run(loss=failing)
+
+
+def test_one_wild_batch_is_clipped(tmp_path):
+    def wild(model, batch, generator):
+        return 1e6 * denoising(model, batch, generator)
+
+    run(replace(CONFIG, steps=1, clip=0.5), loss=wild, checkpoint=tmp_path / "run.pt")
+    moments = load_checkpoint(tmp_path / "run.pt")["optimizer"]["state"]
+    norm = torch.cat([state["exp_avg"].flatten() for state in moments.values()]).norm()
+    assert norm == pytest.approx(0.5 * (1 - 0.9), rel=1e-3)  # Adam's first moment after one gradient of norm 0.5
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(rows=st.integers(1, 40), batch=st.integers(1, 60), seed=st.integers(0, 1000), epochs=st.integers(1, 4))
+def test_every_row_is_seen_once_an_epoch(rows, batch, seed, epochs):
+    steps = math.ceil(epochs * rows / batch)
+    seen = torch.cat([batch_rows(rows, step, batch, seed) for step in range(steps)])
+    for epoch in range(epochs):
+        assert sorted(seen[epoch * rows : (epoch + 1) * rows].tolist()) == list(range(rows))
+
+
+def test_epochs_and_seeds_have_their_own_order():
+    orders = {tuple(batch_rows(50, step, 50, seed).tolist()) for step in range(3) for seed in range(3)}
+    assert len(orders) == 9
+
+
+@pytest.mark.parametrize("decay", ["none", "linear", "cosine"])
+def test_the_learning_rate_rises_to_its_peak_and_then_decays(decay):
+    config = TrainingConfig(steps=100, lr=0.2, warmup=20, decay=decay)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[:20] == pytest.approx([0.01 * (step + 1) for step in range(20)])
+    assert rates[20] == pytest.approx(0.2)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[20:]))
+    middle, last = {"none": (0.2, 0.2), "linear": (0.1, 0.2 / 80), "cosine": (0.1, 0.0)}[decay]
+    assert rates[60] == pytest.approx(middle)
+    assert rates[99] == pytest.approx(last, abs=1e-4)
+
+
+def test_no_averaging_means_the_last_weights():
+    trained = run(replace(CONFIG, ema=0.0))
+    assert_same_weights(trained.model.state_dict(), trained.ema.state_dict())
+
+
+def test_a_short_run_is_not_stuck_at_its_first_weights():
+    first = network().state_dict()
+    trained = run(replace(CONFIG, steps=60, ema=0.9999))
+    moved, averaged = (
+        sum(float((model.state_dict()[name] - first[name]).square().sum()) for name in first) ** 0.5
+        for model in (trained.model, trained.ema)
+    )
+    assert averaged > 0.6 * moved
+    decays = [ema_decay(0.9999, updates) for updates in (1, 10, 100, 10**6)]
+    assert decays == sorted(decays)
+    assert decays[-1] == 0.9999
+
+
+def test_the_average_is_for_evaluation_and_dropout_is_off_in_it():
+    trained = run()
+    assert torch.equal(trained.ema(DATA), trained.ema(DATA))
+
+
+def test_bfloat16_trains_about_as_well():
+    plain, short = run(), run(replace(CONFIG, precision="bf16"))
+    assert not torch.equal(plain.losses, short.losses)
+    assert float(short.losses.mean()) == pytest.approx(float(plain.losses.mean()), rel=0.02)
+
+
+def test_the_bar_shows_loss_speed_and_time_left(capsys):
+    train(network(), denoising, DATA, CONFIG, progress=True)
+    shown = capsys.readouterr().err.replace("\r", "\n").splitlines()[-1]
+    assert "images/s" in shown
+    assert "loss=" in shown
+    assert "160/160" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"batch": -1}, "batch must be at least 1"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"clip": math.nan}, "clip must be above 0"),
+        ({"ema": 1.0}, "ema is a decay in \\[0, 1\\)"),
+        ({"warmup": -1}, "must not be negative"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**changes)
+
+
+def test_empty_data_is_refused():
+    with pytest.raises(ValueError, match="data is empty"):
+        train(network(), denoising, DATA[:0], CONFIG, progress=False)
+
+
+class Hostile:
+    """Unpickling it would create a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def test_a_hostile_checkpoint_is_not_executed(tmp_path):
+    for name, write in (
+        ("torch.pt", lambda path: torch.save({"model": Hostile(tmp_path / "harm")}, path)),
+        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps(Hostile(tmp_path / "harm")))),
+    ):
+        write(tmp_path / name)
+        with pytest.raises(ValueError, match="damaged or is not a checkpoint"):
+            run(checkpoint=tmp_path / name, resume=True)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 3000, -1])
+def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, keep):
+    path = tmp_path / "run.pt"
+    run(checkpoint=path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="run.pt is damaged"):
+        run(checkpoint=path, resume=True)
+
+
+def test_an_altered_checkpoint_is_refused_by_name(tmp_path):
+    path = tmp_path / "run.pt"
+    run(checkpoint=path)
+    content = bytearray(path.read_bytes())
+    weights = torch.load(path, weights_only=True)["model"]["0.weight"].numpy().tobytes()
+    content[content.find(weights) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="run.pt is damaged"):
+        run(checkpoint=path, resume=True)
+
+
+def test_a_file_of_other_content_is_refused(tmp_path):
+    save_checkpoint({"model": {}, "steps": 3}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="it lacks config, cpu_rng"):
+        run(checkpoint=tmp_path / "other.pt", resume=True)
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"list.pt is not a checkpoint|list.pt is damaged or is not a checkpoint"):
+        run(checkpoint=tmp_path / "list.pt", resume=True)
