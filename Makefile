@@ -21,15 +21,15 @@ help: ## this list
 
 setup: $(READY)
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "The course needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "The course needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there)." \
 	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	@touch $(READY)
 
 lab: $(READY) ## set up what is missing and open the course in JupyterLab
-	$(BIN)/jupyter lab $(LAB) --ServerApp.root_dir="$(CURDIR)" chapters/00_start_here.ipynb
+	$(BIN)/jupyter lab $(LAB) --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb
 
 chapters: $(READY) ## rebuild and run the notebooks from their sources (one of them: NAME=01_diffusion)
 	$(BIN)/python -m fmcore.course.build $(NAME)

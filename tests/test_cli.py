@@ -65,7 +65,7 @@ def test_a_second_training_needs_a_decision_and_resume_goes_on(workplace):
     assert "add --resume" in refused.stderr
     changed = fmcore("train", "digits", *TINY, "lr=0.5", "--steps", "4", "--resume", cwd=folder)
     assert changed.returncode == 2
-    assert "training.lr (was 0.002, now 0.5)" in changed.stderr
+    assert "training.lr (was 0.003, now 0.5)" in changed.stderr
     weights = (folder / "runs" / "digits" / "weights.safetensors").read_bytes()
     resumed = fmcore("train", "digits", *TINY, "--steps", "4", "--resume", cwd=folder)
     assert resumed.returncode == 0, resumed.stderr

@@ -95,12 +95,14 @@ def test_tighter_tolerances_cost_more_and_err_less():
 
 
 def test_one_step_of_each_method_by_hand():
-    """Half a unit of time in one step, written out with numbers: dx/dt = x, x(0) = 1."""
-    expected = {"euler": 1.5, "midpoint": 1 + 0.5 * 1.25, "heun": 1 + 0.25 * (1 + 1.5)}
-    expected["rk4"] = sum(0.5**k / math.factorial(k) for k in range(5))
+    """Half a unit of time in one step, from x(0) = 1. For dx/dt = x^2 the two methods of second order differ."""
+    expected = {"euler": 1.5, "midpoint": 1 + 0.5 * 1.25**2, "heun": 1 + 0.25 * (1 + 1.5**2)}
     for method, value in expected.items():
-        x = solvers.solve(lambda x, t: x, torch.ones(1, 1).double(), t1=0.5, method=method, steps=1).x
+        x = solvers.solve(lambda x, t: x**2, torch.ones(1, 1).double(), t1=0.5, method=method, steps=1).x
         assert float(x) == pytest.approx(value, abs=1e-14)
+    # For dx/dt = x every method of order four in four evaluations gives the exponential series up to h^4.
+    x = solvers.solve(lambda x, t: x, torch.ones(1, 1).double(), t1=0.5, method="rk4", steps=1).x
+    assert float(x) == pytest.approx(sum(0.5**k / math.factorial(k) for k in range(5)), abs=1e-14)
 
 
 @every_method
@@ -168,6 +170,15 @@ def test_a_velocity_that_does_not_exist_past_the_end(method):
 
     solution = solvers.solve(velocity, START, t1=0.99, **options(method, 400))
     assert_close(solution.x, 0.01 * START, rtol=0, atol={"euler": 0.02, "dopri5": 1e-4}.get(method, 2e-3))
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.5), (0.5, 0.0)])
+def test_a_slow_field_does_not_tempt_dopri5_past_the_end(ends):
+    """Its first trial step is a hundredth of |x| / |v|, here forty times the interval."""
+    velocity = Recorder(lambda x, t: torch.where((t >= 0) & (t <= 0.5), 5e-4 * x, torch.nan))
+    solution = solvers.solve(velocity, START, *ends)
+    assert 0 <= min(velocity.times) <= max(velocity.times) <= 0.5
+    assert_close(solution.x, START * math.exp(5e-4 * (ends[1] - ends[0])), rtol=1e-9, atol=0)
 
 
 def test_dopri5_on_a_velocity_singular_at_the_end_of_a_path():

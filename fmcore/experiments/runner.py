@@ -160,14 +160,17 @@ class Run:
         self.velocity = as_velocity(network, self.configuration)
 
     def sample(self, n: int, generator: torch.Generator, times: Tensor | None = None) -> Solution:
-        """Follow the flow from n source samples, with the solver of the configuration."""
+        """Follow the flow from n source samples, with the solver of the configuration.
+
+        Times at which to keep the state also become the grid of a fixed-step method, in place of its own.
+        """
         settings = self.configuration.evaluation
         return solve(
             self.velocity,
             self.source.sample(n, generator),
             t1=self.path.t_max,
             method=settings.method,
-            steps=settings.solver_steps,
+            steps=settings.solver_steps if times is None else None,
             rtol=settings.rtol,
             atol=settings.atol,
             times=times,

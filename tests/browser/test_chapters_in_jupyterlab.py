@@ -28,7 +28,7 @@ widgets.explore(plot, t=widgets.slider(0, 1, value=0.5))
 """
 BROKEN = {
     "error_in_a_cell": [PLOT.format("t"), "1 / 0"],
-    "error_in_a_widget": [PLOT.format("1 / (1 - t)")],
+    "error_in_a_widget": [PLOT.format("1 / (t - 1)")],
     "picture_that_does_not_move": [PLOT.format("1")],
     "page_of_another_machine": [PLOT.format("t"), "%%html\n<img src='http://picture.invalid/x.png'>"],
 }
@@ -50,7 +50,8 @@ def lab(chromium, tmp_path_factory):
     shutil.copytree(build.ROOT / "chapters", home / "chapters", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     outside: set[str] = set()
     for fault, cells in BROKEN.items():
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata=build.METADATA)
         nbformat.write(notebook, home / "chapters" / f"{fault}.ipynb")
     with (
         jupyterlab.server(home / "chapters", home) as server,
@@ -68,7 +69,7 @@ def study(lab, name: str, seconds: float) -> None:
     page = browser.new_page()
     try:
         jupyterlab.run_all(page, server.page(f"{name}.ipynb"), seconds)
-        low, high, again = jupyterlab.move_slider(page)
+        low, high, again = jupyterlab.move_slider(page, server)
         assert low != high, "the slider moves, the picture does not"
         assert low == again, "the same place of the slider shows another picture"
         assert not outside, f"the page asks for addresses outside this machine: {sorted(outside)[:5]}"
