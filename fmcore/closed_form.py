@@ -11,6 +11,9 @@ can therefore be computed, and chapters and tests use it as the oracle.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -19,25 +22,31 @@ from fmcore.validation import check_finite, check_time
 
 # Weights are trusted while rounding moves their logits by less than this.
 LOGIT_TOLERANCE = 1e-3
-# Elements of one (B, chunk) block of logits: 64 MB in float32.
-BLOCK = 2**24
+# Points that together change a float32 mean, or its derivative, by less than exp(-NEGLIGIBLE) = 2e-9 may be left out.
+NEGLIGIBLE = 20.0
+# A row with more candidates than n / CROWD is cheaper in one float64 product than by its differences.
+CROWD = 64
+# Elements of one (B, chunk) block of logits, and of a block of differences: 4 MB in float32.
+BLOCK = 2**20
 
 
 class EmpiricalVelocity:
     """u*(x, t), the marginal velocity of the path between a Gaussian source and the points in ``data``.
 
-    Precision. Distances come from ||x||^2 - 2 alpha <x, x_i> + alpha^2 ||x_i||^2, whose rounding is divided by
-    sigma_t^2. Queries for which that could move a logit by more than 1e-3 are weighted in float64, so the weights are
-    safe up to t = 1 - 1e-5. What remains in float32 is the rounding of x and of the weighted mean themselves, which
-    the velocity divides by sigma_t: an error of about eps (||x|| + ||x_i||) |sigma_t' / sigma_t|.
+    Precision. Distances come from ||x||^2 - 2 alpha <x, x_i> + alpha^2 ||x_i||^2, one matrix product, whose rounding is
+    divided by sigma_t^2. Where that could move a logit by more than 1e-3 it only selects: all points that could
+    have a weight, given its rounding, are weighted by their differences ||x - alpha x_i||^2 in float64. They are few,
+    because sigma_t is small there, and the weights are safe up to t = 1 - 1e-5. What remains in float32 is the rounding
+    of x and of the weighted mean themselves, which the velocity divides by sigma_t: an error of about
+    eps (||x|| + ||x_i||) |sigma_t' / sigma_t|. Full float32 products are assumed, not TF32.
 
     Where sigma_1 = 0 the velocity is singular at t = 1; times beyond ``path.t_max`` are taken at ``path.t_max``.
 
     Args:
         data: (n, *shape) floating point, finite, n >= 1; kept by reference, not copied.
         path: any affine path.
-        chunk_size: points handled at once; by default as many as keep a block of logits at 64 MB. Memory does not
-            grow with n times B: a running softmax goes through the chunks.
+        chunk_size: points handled at once; by default as many as keep a block of logits at 4 MB. Memory does not
+            grow with n times B, unless a gradient in x is asked for: a running softmax goes through the chunks.
 
     Raises:
         ValueError: for empty data or values that are not finite.
@@ -51,12 +60,14 @@ class EmpiricalVelocity:
             raise TypeError(f"data holds {data.dtype}: scale images to floating point in [-1, 1] first.")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size is {chunk_size}: it must be at least 1.")
-        check_finite("data", data)
         self.data = data
         self.path = path if path is not None else rectified()
         self.chunk_size = chunk_size
         self._points = data.flatten(1)
-        self._squares = self._points.double().square().sum(dim=1)
+        # In pieces, so that no copy of the data is made on the way.
+        pieces = self._points.split(max(1, BLOCK // self._points.shape[1]))
+        self._squares = torch.cat([piece.double().square().sum(dim=1) for piece in pieces])
+        check_finite("data", self._squares)
         self._radius = float(self._squares.max().sqrt())
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
@@ -68,20 +79,24 @@ class EmpiricalVelocity:
         """Return E[x1 | x_t = x] = sum_i w_i(x, t) x_i, shape (B, *shape)."""
         t = self._time(x, t).expand(len(x))
         query = x.flatten(1)
-        exact = self._needs_float64(t, query)
-        if not exact.any():
-            mean = self._mean(query, t)
-        elif exact.all():
-            mean = self._mean(query.double(), t.double()).to(x.dtype)
-        else:
-            # Rows are computed in two groups and put back in order (an index, so that gradients pass).
-            low, high = (~exact).nonzero().squeeze(1), exact.nonzero().squeeze(1)
-            parts = (
-                self._mean(query[low], t[low]),
-                self._mean(query[high].double(), t[high].double()).to(x.dtype),
-            )
-            mean = torch.cat(parts)[torch.argsort(torch.cat([low, high]))]
-        return mean.reshape(x.shape)
+        rounding = self._rounding(query, t)
+        late = rounding > LOGIT_TOLERANCE
+        if not late.any():
+            return self._scan(query, t, rounding, len(query))[0].reshape(x.shape)
+        # One product serves all queries, so they are sorted: those whose weights it can be trusted with come first.
+        order = torch.argsort(late, stable=True)
+        early = len(query) - int(late.sum())
+        query, t = query[order], t[order]
+        mean, row, column = self._scan(query, t, rounding[order], early)
+        # The others are taken by their candidates or, should these be many, by a product in float64.
+        counts, limit = torch.bincount(row, minlength=len(query)), len(self.data) // CROWD
+        crowded, few = (counts > limit).nonzero().squeeze(1), counts[row] <= limit
+        rest = self._mean_by_differences(query, t, row[few], column[few])
+        if len(crowded):
+            double = query[crowded].double(), t[crowded].double()
+            rest = rest.index_copy(0, crowded, self._scan(*double, rounding[crowded], len(crowded))[0])
+        mean = torch.cat([mean, rest[early:].to(mean)])
+        return mean[torch.argsort(order)].reshape(x.shape)
 
     def weights(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Return the posterior weights w_i(x, t), shape (B, n); each row is positive and sums to one."""
@@ -97,30 +112,69 @@ class EmpiricalVelocity:
             )
         return check_time(t, x).clamp(max=self.path.t_max)
 
-    def _needs_float64(self, t: Tensor, query: Tensor) -> Tensor:
+    def _rounding(self, query: Tensor, t: Tensor) -> Tensor:
+        """By how much rounding may move a logit; (B,). Zero for float64 queries: there is nothing better."""
+        if query.dtype == torch.float64:
+            return torch.zeros_like(t)
         reach = self.path.alpha(t) * self._radius
-        rounding = torch.finfo(query.dtype).eps * reach * (reach + query.norm(dim=1)) / self.path.sigma(t) ** 2
-        return (rounding > LOGIT_TOLERANCE) & (query.dtype != torch.float64)
+        return torch.finfo(query.dtype).eps * reach * (reach + query.detach().norm(dim=1)) / self.path.sigma(t) ** 2
+
+    def _chunks(self, query: Tensor) -> Iterator[slice]:
+        size = self.chunk_size or max(1, BLOCK // max(1, len(query)))
+        if self.chunk_size is None and query.dtype != self._points.dtype:  # each chunk of points is converted
+            size = min(size, max(1, 4 * BLOCK // query.shape[1]))
+        for start in range(0, len(self.data), size):
+            yield slice(start, min(start + size, len(self.data)))
 
     def _logits(self, query: Tensor, t: Tensor, chunk: slice) -> Tensor:
         """-||x - alpha x_i||^2 / (2 sigma^2) without the ||x||^2 term, which every point shares; (B, chunk)."""
         points, squares = self._points[chunk].to(query), self._squares[chunk].to(query)
         alpha, variance = self.path.alpha(t)[:, None], self.path.sigma(t)[:, None] ** 2
-        return (query @ points.T).mul(alpha / variance) - alpha**2 / (2 * variance) * squares
+        logits = (query * (alpha / variance)) @ points.T
+        return logits.addcmul_(alpha**2 / variance, squares, value=-0.5)
 
-    def _mean(self, query: Tensor, t: Tensor) -> Tensor:
-        n, size = len(self.data), self.chunk_size or max(1, BLOCK // max(1, len(query)))
-        if n <= size:
-            return torch.softmax(self._logits(query, t, slice(0, n)), dim=1) @ self._points.to(query)
-        # Running softmax: totals are kept relative to the largest logit so far and rescaled when it grows.
+    def _scan(self, query: Tensor, t: Tensor, rounding: Tensor, early: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Go through the data once, with one product for all queries.
+
+        Returns:
+            The weighted mean of all points for the first ``early`` queries, by a running softmax: totals are relative
+            to the largest logit so far. For the others all points that could have a weight, as pairs (row of the
+            query, number of the point).
+        """
+        # Both logits that are compared are rounded, and the estimate of the rounding is no strict bound: hence 8.
+        # In the derivative of the mean weights count times ||x_i||^2 / sigma^2, about rounding / eps.
+        reach = torch.log1p(rounding / torch.finfo(query.dtype).eps)
+        window = (8 * rounding + reach + NEGLIGIBLE + math.log(len(self.data)))[early:, None]
         largest = query.new_full((len(query), 1), -torch.inf)
-        weight, total = torch.zeros_like(largest), torch.zeros_like(query)
-        for start in range(0, n, size):
-            chunk = slice(start, min(start + size, n))
+        total = torch.zeros_like(query[:early])
+        weight = torch.zeros_like(largest[:early])
+        found = []
+        for chunk in self._chunks(query):
             logits = self._logits(query, t, chunk)
-            new = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
-            shrink, share = torch.exp(largest - new), torch.exp(logits - new)
-            weight = weight * shrink + share.sum(dim=1, keepdim=True)
-            total = total * shrink + share @ self._points[chunk].to(query)
-            largest = new
-        return total / weight
+            before, largest = largest, torch.maximum(largest, logits.detach().amax(dim=1, keepdim=True))
+            if early:
+                # Weights below exp(-60) do not count, and denormal numbers would slow the product down tenfold.
+                shrink = (before - largest)[:early].clamp_(min=-60).exp_()
+                share = (logits[:early] - largest[:early]).clamp_(min=-60).exp_()
+                weight = weight * shrink + share.sum(dim=1, keepdim=True)
+                total = torch.addmm(total * shrink, share, self._points[chunk].to(query))
+            row, column = (logits[early:] >= largest[early:] - window).nonzero(as_tuple=True)
+            found.append((row + early, column + chunk.start, logits.detach()[row + early, column]))
+        row, column, logit = (torch.cat(parts) for parts in zip(*found, strict=True))
+        kept = logit >= largest[row, 0] - window[row - early, 0]  # the largest was not known yet in the first chunks
+        return total / weight, row[kept], column[kept]
+
+    def _mean_by_differences(self, query: Tensor, t: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """The mean of the points ``column`` for the queries ``row``, weighted in float64; zero for other queries."""
+        t = t.double()
+        alpha, variance = self.path.alpha(t)[:, None], self.path.sigma(t) ** 2
+        pieces = list(zip(*(part.split(max(1, BLOCK // query.shape[1])) for part in (row, column)), strict=True))
+        squares = [(query[r].double() - alpha[r] * self._points[c].double()).square().sum(dim=1) for r, c in pieces]
+        logits = -torch.cat(squares) / (2 * variance[row])
+        largest = logits.new_full((len(query),), -torch.inf).scatter_reduce(0, row, logits.detach(), "amax")
+        share = torch.exp(logits - largest[row])
+        share = share / torch.zeros_like(largest).index_add(0, row, share)[row]
+        mean = torch.zeros_like(query, dtype=torch.float64)
+        for (r, c), weight in zip(pieces, share.split([len(r) for r, _ in pieces]), strict=True):
+            mean = mean.index_add(0, r, weight[:, None] * self._points[c].double())
+        return mean

@@ -1,15 +1,19 @@
 """The command line, as a person uses it."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from matplotlib.image import imread
 
+from fmcore import cli
 from fmcore.experiments import doctor
 
 TINY = [
@@ -25,16 +29,22 @@ TINY = [
 
 
 def fmcore(*arguments, cwd=None):
-    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
-    environment.pop("FMCORE_TRACEBACK", None)
-    return subprocess.run(
-        [sys.executable, "-m", "fmcore", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run one command in this process, in another folder; returns exit status and what was printed."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.chdir(cwd or Path.cwd())
+        patch.setenv("COLUMNS", "120")
+        patch.setenv("NO_COLOR", "1")
+        patch.delenv("FMCORE_TRACEBACK", raising=False)
+        try:
+            cli.main(arguments)
+        except SystemExit as left:
+            status = left.code or 0
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +127,7 @@ def test_errors_are_one_line_and_leave_nothing_behind(workplace, arguments, mess
     assert sorted(path.name for path in folder.rglob("*")) == before
 
 
-def test_help_names_every_command_and_imports_no_experiment():
-    process = fmcore("--help")
-    assert process.returncode == 0
-    for command in ("train", "evaluate", "sample", "list", "doctor"):
-        assert command in process.stdout
+def test_a_process_of_its_own_prints_help_errors_and_exit_status():
     code = (
         "import sys\nfrom fmcore.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
@@ -129,7 +135,19 @@ def test_help_names_every_command_and_imports_no_experiment():
         "print('heavy', heavy)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for command in ("train", "evaluate", "sample", "list", "doctor"):
+        assert command in out
     assert out.splitlines()[-1] == "heavy []"
+    environment = {name: value for name, value in os.environ.items() if name != "FMCORE_TRACEBACK"}
+    process = subprocess.run(
+        [sys.executable, "-m", "fmcore", "list", "nothing"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr == "error: unknown experiment 'nothing': choose one of digits.\n"
 
 
 def test_help_of_train_shows_an_example_that_is_valid():
@@ -187,7 +205,6 @@ def test_doctor_judges_bfloat16_by_the_processor(flags, text):
 
 
 def test_a_stopped_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from fmcore import cli
     from fmcore.experiments import runner
 
     def stopped(*_, **__):

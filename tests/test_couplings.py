@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from itertools import permutations
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmcore import couplings
-from tests.analytic import modest, seeded
+from tests.analytic import COSINE, gaussian_flow, modest, seeded
 
 
 def transport_cost(x0, x1):
@@ -124,15 +126,16 @@ def test_a_permutation_within_a_class_keeps_to_the_class_and_is_the_cheapest_the
     assert transport_cost(across, x1) < transport_cost(paired, x1)
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_batch_far_from_the_origin_is_paired_exactly(which):
-    """A shift of either side changes no pairing; in float32 inner products of far points would have lost it."""
-    pair = list(torch.randn(2, 6, 2, generator=seeded(9)))
-    near, _ = couplings.MinibatchOT()(*pair)
-    expected = order_of(near, pair[0])
-    pair[which] = pair[which] + torch.tensor([3e3, -2e3])
+@pytest.mark.parametrize("moved", [(0,), (1,), (0, 1)], ids=["source", "data", "both"])
+def test_a_batch_far_from_the_origin_is_paired_as_well_as_near_it(moved):
+    """A shift of either side changes no pairing, but drowns the inner products of far points in float32."""
+    pair = list(torch.randn(2, 40, 2, generator=seeded(9)))
+    x0, x1 = pair
+    best = transport_cost(couplings.MinibatchOT()(x0, x1)[0], x1)
+    for side in moved:
+        pair[side] = pair[side] + torch.tensor([3e3, -2e3])
     far, _ = couplings.MinibatchOT()(*pair)
-    assert order_of(far, pair[0]) == expected
+    assert transport_cost(x0[order_of(far, pair[0])], x1) == pytest.approx(best, rel=1e-3)
 
 
 # Entropic transport
@@ -215,3 +218,80 @@ def test_regularization_belongs_to_sinkhorn():
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match="unknown coupling method 'greedy': choose one of exact, sinkhorn"):
         couplings.MinibatchOT("greedy")
+
+
+# Pairs that belong together
+
+
+def test_fixed_pairs_keep_row_to_row():
+    x0 = torch.arange(20.0)[:, None]
+    pairs = couplings.FixedPairs(x0, 10 * x0)
+    assert len(pairs) == 20
+    first, second = pairs[torch.tensor([3, 17, 3])]
+    assert first.flatten().tolist() == [3, 17, 3]
+    assert torch.equal(second, 10 * first)
+    drawn, partner = pairs.sample(20, seeded(16))
+    assert torch.equal(partner, 10 * drawn)
+    assert sorted(drawn.flatten().tolist()) == list(range(20))  # each once
+    again, other = (pairs.sample(20, seeded(seed))[0] for seed in (16, 17))
+    assert torch.equal(again, drawn)
+    assert not torch.equal(other, drawn)
+    with pytest.raises(ValueError, match="there are 20 pairs, not 21"):
+        pairs.sample(21)
+    with pytest.raises(ValueError, match="x0 has shape"):
+        couplings.FixedPairs(x0, x0[:5])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_reflow_pairs_each_source_sample_with_its_own_end(batch_size):
+    """The Gaussian flow has a known map; its pairs cost no more to transport than independent ones."""
+    truth = gaussian_flow(COSINE)
+    x0 = truth.sample(30, 0.0, seeded(18))
+    pairs = couplings.reflow(lambda x: truth.flow(x, 0.0, 1.0), x0, batch_size)
+    assert torch.equal(pairs.x0, x0)
+    assert torch.allclose(pairs.x1, truth.flow(x0, 0.0, 1.0))
+    assert transport_cost(pairs.x0, pairs.x1) < transport_cost(x0, pairs.x1.roll(1, dims=0))
+
+
+def test_reflow_refuses_flows_that_lose_samples_or_are_not_finite():
+    x0 = torch.randn(6, 2, generator=seeded(19))
+    with pytest.raises(ValueError, match="x1 has shape"):
+        couplings.reflow(lambda x: x[:, :1], x0)
+    with pytest.raises(ValueError, match="what the flow returned has NaN"):
+        couplings.reflow(lambda x: x / 0 * 0, x0)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        couplings.reflow(lambda x: x, x0, batch_size=0)
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 50])
+def test_pairs_ahead_yields_in_order_from_one_thread_and_no_further_ahead_than_asked(ahead):
+    drawn, threads = [], set()
+
+    def draw(step):
+        drawn.append(step)
+        threads.add(threading.get_ident())
+        return step**2
+
+    for i, result in enumerate(couplings.pairs_ahead(draw, range(12), ahead)):
+        assert result == i**2
+        assert len(drawn) <= i + 1 + ahead
+    assert drawn == list(range(12))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_pairs_ahead_raises_at_the_turn_of_the_error_and_ends_its_thread():
+    def draw(step):
+        return 1 // (3 - step)
+
+    before, stream = threading.active_count(), couplings.pairs_ahead(draw, range(10))
+    assert [next(stream) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+    assert threading.active_count() == before
+    stream = couplings.pairs_ahead(lambda step: step, itertools.count())
+    assert [next(stream) for _ in range(3)] == [0, 1, 2]
+    stream.close()
+    assert threading.active_count() == before
+    with pytest.raises(ValueError, match="ahead is 0"):
+        couplings.pairs_ahead(draw, range(3), ahead=0)

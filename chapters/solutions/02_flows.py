@@ -159,14 +159,21 @@ mistakes = {
         2 ** right_order(steps, errors)
     ),
     "no logarithms: the fit is of the errors themselves": lambda steps, errors: (
-        ((1 / steps - (1 / steps).mean()) * (errors - errors.mean())).sum() / (1 / steps - (1 / steps).mean()).square().sum()
+        ((1 / steps - (1 / steps).mean()) * (errors - errors.mean())).sum()
+        / (1 / steps - (1 / steps).mean()).square().sum()
     ),
 }
 powers = [(steps, 3.0 * (1 / steps) ** p) for p in (1, 2, 4)]
 if checks.compare("order", order, right_order, powers, mistakes, rtol=0.01):
     truth = whirl_exact(starts, 1.0)
     errors = torch.stack([(heun(whirl, starts, int(n)) - truth).norm(dim=1).mean() for n in steps])
-    checks.value("order of your Heun on the whirl", order(steps, errors), 2.0, {"order 1: there is still a mistake in heun": 1.0}, rtol=0.05)
+    checks.value(
+        "order of your Heun on the whirl",
+        order(steps, errors),
+        2.0,
+        {"order 1: there is still a mistake in heun": 1.0},
+        rtol=0.05,
+    )
 
 # %% [markdown]
 # ## 2. The divergence of a velocity
@@ -191,7 +198,12 @@ def divergence(velocity, x, t):
 # %% tags=["check"]
 def jacobians(velocity, x, t):
     """dv/dx of each row, (B, d, d): brute force."""
-    return torch.stack([torch.autograd.functional.jacobian(lambda row, i=i: velocity(row[None], t[i : i + 1])[0], x[i]) for i in range(len(x))])
+    return torch.stack(
+        [
+            torch.autograd.functional.jacobian(lambda row, i=i: velocity(row[None], t[i : i + 1])[0], x[i])
+            for i in range(len(x))
+        ]
+    )
 
 
 def right_divergence(velocity, x, t):
@@ -206,19 +218,31 @@ mistakes = {
     "averaged over the coordinates; the divergence is their sum": lambda velocity, x, t: (
         right_divergence(velocity, x, t) / x.shape[1]
     ),
-    "summed over the rows: each row has its own divergence": lambda velocity, x, t: right_divergence(velocity, x, t).sum(),
+    "summed over the rows: each row has its own divergence": lambda velocity, x, t: right_divergence(
+        velocity, x, t
+    ).sum(),
     "this is the product of the diagonal, not its sum": lambda velocity, x, t: (
         jacobians(velocity, x, t).diagonal(dim1=1, dim2=2).prod(dim=1)
     ),
-    "this is the determinant of the Jacobian; the divergence is its trace": lambda velocity, x, t: torch.linalg.det(jacobians(velocity, x, t)),
+    "this is the determinant of the Jacobian; the divergence is its trace": lambda velocity, x, t: torch.linalg.det(
+        jacobians(velocity, x, t)
+    ),
 }
 
 # %% tags=["check"]
 torch.manual_seed(0)
 network = networks.MLP(5, width=16, depth=2).double()
 cases = [
-    (whirl, torch.randn(4, 2, generator=generator, dtype=torch.float64), torch.rand(4, generator=generator, dtype=torch.float64)),
-    (network, torch.randn(3, 5, generator=generator, dtype=torch.float64), torch.rand(3, generator=generator, dtype=torch.float64)),
+    (
+        whirl,
+        torch.randn(4, 2, generator=generator, dtype=torch.float64),
+        torch.rand(4, generator=generator, dtype=torch.float64),
+    ),
+    (
+        network,
+        torch.randn(3, 5, generator=generator, dtype=torch.float64),
+        torch.rand(3, generator=generator, dtype=torch.float64),
+    ),
 ]
 checks.compare("divergence", divergence, right_divergence, cases, mistakes, rtol=1e-5, atol=1e-7)
 
@@ -261,7 +285,12 @@ def undo_affine(x1):
 
 
 def log_scale(x1, inverse):
-    return torch.stack([torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda row: inverse(row[None])[0], row)).logabsdet for row in x1])
+    return torch.stack(
+        [
+            torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda row: inverse(row[None])[0], row)).logabsdet
+            for row in x1
+        ]
+    )
 
 
 def right_log_density(x1, inverse, log_prob0):
@@ -318,10 +347,12 @@ mistakes = {
     "the covariance is missing: a rotation leaves only round Gaussians unchanged": lambda x, mean, covariance: (
         right_stirring(x, mean, torch.eye(2, dtype=x.dtype))
     ),
-    "multiplied by the covariance; the score has its inverse": lambda x, mean, covariance: (
-        right_stirring(x, mean, torch.linalg.inv(covariance))
+    "multiplied by the covariance; the score has its inverse": lambda x, mean, covariance: right_stirring(
+        x, mean, torch.linalg.inv(covariance)
     ),
-    "this is the score; turn it by a quarter turn": lambda x, mean, covariance: -quarter_turn(right_stirring(x, mean, covariance)),
+    "this is the score; turn it by a quarter turn": lambda x, mean, covariance: (
+        -quarter_turn(right_stirring(x, mean, covariance))
+    ),
     "turned first and divided by the covariance after; the quarter turn comes last": lambda x, mean, covariance: (
         -torch.linalg.solve(covariance, quarter_turn(x - mean).T).T
     ),
@@ -372,8 +403,8 @@ def right_hutchinson(velocity, x, t, probes):
 
 mistakes = {
     "summed over the probes; take their mean": lambda velocity, x, t, probes: (
-        (products(velocity, x, t, probes) * probes).sum(dim=(0, 2))
-    ),
+        products(velocity, x, t, probes) * probes
+    ).sum(dim=(0, 2)),
     "the probe is used once; multiply by it a second time before you sum": lambda velocity, x, t, probes: (
         products(velocity, x, t, probes).sum(dim=2).mean(dim=0)
     ),
@@ -381,7 +412,9 @@ mistakes = {
     "averaged over the coordinates; sum over them": lambda velocity, x, t, probes: (
         right_hutchinson(velocity, x, t, probes) / x.shape[1]
     ),
-    "this is the exact divergence; estimate it from the probes": lambda velocity, x, t, probes: right_divergence(velocity, x, t),
+    "this is the exact divergence; estimate it from the probes": lambda velocity, x, t, probes: right_divergence(
+        velocity, x, t
+    ),
 }
 
 
@@ -391,8 +424,18 @@ def random_signs(*shape):
 
 
 cases = [
-    (whirl, torch.randn(4, 2, generator=generator, dtype=torch.float64), torch.rand(4, generator=generator, dtype=torch.float64), random_signs(3, 4, 2)),
-    (network, torch.randn(3, 5, generator=generator, dtype=torch.float64), torch.rand(3, generator=generator, dtype=torch.float64), random_signs(7, 3, 5)),
+    (
+        whirl,
+        torch.randn(4, 2, generator=generator, dtype=torch.float64),
+        torch.rand(4, generator=generator, dtype=torch.float64),
+        random_signs(3, 4, 2),
+    ),
+    (
+        network,
+        torch.randn(3, 5, generator=generator, dtype=torch.float64),
+        torch.rand(3, generator=generator, dtype=torch.float64),
+        random_signs(7, 3, 5),
+    ),
 ]
 checks.compare("hutchinson", hutchinson, right_hutchinson, cases, mistakes, rtol=1e-5, atol=1e-7)
 
@@ -428,11 +471,11 @@ def off_diagonal(matrix):
 mistakes = {
     "this is the variance: a square root is missing": lambda matrix: right_spread(matrix) ** 2,
     "A is not made symmetric first; entries A_ij and A_ji add before they are squared": lambda matrix: (
-        (2 * off_diagonal(matrix).square().sum()).sqrt()
-    ),
+        2 * off_diagonal(matrix).square().sum()
+    ).sqrt(),
     "the diagonal is included; with signs it has no part in the spread": lambda matrix: (
-        (2 * ((matrix + matrix.T) / 2).square().sum()).sqrt()
-    ),
+        2 * ((matrix + matrix.T) / 2).square().sum()
+    ).sqrt(),
     "each pair is counted once; the sum runs over i < j and i > j": lambda matrix: right_spread(matrix) / math.sqrt(2),
     "a factor 1/2 is missing in S": lambda matrix: 2 * right_spread(matrix),
 }

@@ -28,10 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fmcore import closed_form, data, likelihood, losses, networks, paths, solvers, sources
 from fmcore.course import card, claims, plotting, predict, style, widgets
+from fmcore.course.claims import Claim, about, above, below, between, exactly
 
 style.use()
+torch.set_num_threads(1)  # tensors are small here: more threads would only wait for each other
 
-# %% slideshow={"slide_type": "-"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 card.show(
     "02_flows",
     goals=[
@@ -76,13 +78,14 @@ card.show(
 # The first term moves points outward inside the circle of radius 2 and inward outside it. The second turns them about the
 # origin, faster and faster.
 
+
 # %% slideshow={"slide_type": "-"}
 def quarter_turn(x):
     return torch.stack([-x[:, 1], x[:, 0]], dim=1)
 
 
 def whirl(x, t):
-    t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)  # () or (B,) becomes a column: one time for each row of x
+    t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)  # () or (B,) becomes a column, one time a row
     square = x.square().sum(dim=1, keepdim=True)
     return 2 * (4 - square) / (4 + square) * x + 4 * t * quarter_turn(x)
 
@@ -99,6 +102,7 @@ def whirl(x, t):
 # This is the exact flow map of the whirl. We compute in float64, so that the errors we read below are those of the methods
 # and not of rounding.
 
+
 # %% slideshow={"slide_type": "-"}
 def whirl_exact(x0, t):
     """phi_t(x0) in closed form."""
@@ -112,7 +116,7 @@ def whirl_exact(x0, t):
 generator = torch.Generator().manual_seed(0)
 x0 = torch.randn(200, 2, generator=generator, dtype=torch.float64)
 
-h = 1e-5  # does the formula obey the ODE? its time derivative, by a central difference, against the velocity
+h = 1e-5  # does the formula obey the ODE? a central difference in time, against the velocity
 derivative = (whirl_exact(x0, 0.6 + h) - whirl_exact(x0, 0.6 - h)) / (2 * h)
 formula_error = (derivative - whirl(whirl_exact(x0, 0.6), 0.6)).abs().max()
 assert formula_error < 1e-7
@@ -141,6 +145,7 @@ figure
 # x_{t + h} \approx x_t + h\, v(x_t, t) .
 # $$
 
+
 # %% slideshow={"slide_type": "-"}
 def euler(velocity, x0, steps):
     x, h = x0, 1 / steps
@@ -158,7 +163,7 @@ assert euler_gap < 1e-6
 # The same numbers. `solvers.solve` also counts the evaluations of the velocity, the **NFE** (number of function
 # evaluations), which is what a sample costs when the velocity is a large network: here `by_fmcore.nfe` is 50.
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 predict.ask(
     "The whirl turns points about the origin. Euler goes straight for a while, then looks again. With 8 steps, where do "
     "the points end, compared with the exact flow?",
@@ -176,7 +181,7 @@ def rms(difference):
 
 
 def compare_with_exact(nfe, method):
-    """A fixed-step method on 12 starts, with the exact trajectories behind it, at a given number of evaluations."""
+    """A fixed-step method from 12 starts, with the exact trajectories behind it."""
     steps = nfe // {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}[method]
     angles = torch.arange(12, dtype=torch.float64) * (math.pi / 6)
     starts = torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -194,6 +199,11 @@ def compare_with_exact(nfe, method):
 
 compare_with_exact(8, "euler")
 
+# %% slideshow={"slide_type": "-"}
+coarse = solvers.solve(whirl, x0, method="euler", steps=8)
+outward_drift = (coarse.x.norm(dim=1) - whirl_exact(x0, 1.0).norm(dim=1)).mean()
+print(f"8 Euler steps from 200 random points: mean radius too large by {outward_drift:.2f}")
+
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Grey: exact. Coloured: the solver, with a dot after each step. Move the sliders: how many evaluations does each method need
 # before you cannot see the difference?
@@ -204,10 +214,6 @@ widgets.explore(
     nfe=widgets.choice([4, 8, 16, 32, 64], value=16, label="NFE"),
     method=widgets.choice(["euler", "midpoint", "heun", "rk4"]),
 )
-
-# %% slideshow={"slide_type": "skip"}
-coarse = solvers.solve(whirl, x0, method="euler", steps=8)
-outward_drift = (coarse.x.norm(dim=1) - whirl_exact(x0, 1.0).norm(dim=1)).mean()
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2. The order of a solver
@@ -234,7 +240,7 @@ outward_drift = (coarse.x.norm(dim=1) - whirl_exact(x0, 1.0).norm(dim=1)).mean()
 #
 # Order is a statement about $h \to 0$. We read it off the whirl, whose solution we know.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "RK4 with 32 steps has some error. What is left of it with 64 steps?",
     ["half", "a quarter", "about a sixteenth", "nothing but rounding"],
@@ -280,6 +286,8 @@ axes[0].set(xlabel="NFE", ylabel="error at t = 1", title="error against cost")
 axes[0].legend()
 axes[1].loglog(tolerances, adaptive_nfe, color=style.CYCLE[4], marker=style.MARKERS[4])
 axes[1].set(xlabel="tolerance (rtol = atol)", ylabel="NFE", title="dopri5")
+axes[1].set_yticks([25, 50, 100, 200], ["25", "50", "100", "200"])
+axes[1].minorticks_off()
 axes[1].invert_xaxis()
 tighter_costs = adaptive_nfe[6] / adaptive_nfe[2]  # tolerance 1e-8 against 1e-4
 figure
@@ -293,7 +301,8 @@ figure
 
 # %% slideshow={"slide_type": "subslide"}
 def cheapest(method, goal):
-    """The smallest NFE at which the error is at most the goal: the number of steps is doubled, then bisected."""
+    """The smallest NFE at which the error is at most the goal: double the steps, then bisect."""
+
     def error(n):
         return rms(solvers.solve(whirl, x0, method=method, steps=n).x - truth)
 
@@ -320,8 +329,9 @@ figure
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3. A flow can be run backward
 #
-# If $v$ is smooth in $x$ (Lipschitz: $\|v(x, t) - v(y, t)\| \le L\, \|x - y\|$ with one constant $L$), then **exactly one** trajectory passes through each place $x$ at each time
-# $t$ (the theorem of Picard and Lindelöf). Two facts follow.
+# Let $v$ be Lipschitz in $x$: $\|v(x, t) - v(y, t)\| \le L\, \|x - y\|$ with one constant $L$. Our MLPs are, and so is the
+# whirl. Then **exactly one** trajectory passes through each place $x$ at each time $t$ (the theorem of Picard and Lindelöf). Two
+# facts follow.
 #
 # - **Trajectories never cross.** Two that met would be at one place at one time, and there is only one way on from there, and
 #   only one way back.
@@ -329,7 +339,7 @@ figure
 #
 # So every data point has its own noise, and nothing is lost on the way.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "We run the whirl forward with 50 Euler steps, then backward with 50 Euler steps. Are we back at the start?",
     ["yes: the flow is invertible", "no: Euler backward does not undo Euler forward"],
@@ -337,6 +347,7 @@ predict.ask(
     because="The exact flow is invertible, but Euler's map is only near it. Forward, a step uses the velocity where it "
     "starts; backward, the velocity at the other end. The gap shrinks with the step, as fast as the order says.",
 )
+
 
 # %% slideshow={"slide_type": "fragment"}
 def there_and_back(**options):
@@ -358,7 +369,7 @@ for name, gap in returned.items():
 #
 # In the figure of the whirl lines do cross: two points pass the same place at *different* times. With one dimension of space
 # we can draw time as a second axis, and then they may not. Here is a flow from a Gaussian to three narrow bumps. Its velocity
-# comes from `closed_form`, and section 5 tests that it is the right one.
+# comes from `closed_form`; section 5 shows how to test such a velocity.
 
 # %% slideshow={"slide_type": "-"}
 bumps = torch.tensor([[-1.8], [0.2], [1.9]], dtype=torch.float64)
@@ -376,20 +387,21 @@ straight = (1 - times)[:, None, None] * starts + times[:, None, None] * ends
 def crossings(trajectory):
     """Share of all pairs of lines (T, B, 1) that have changed their order at some time."""
     first, second = torch.triu_indices(trajectory.shape[1], trajectory.shape[1], offset=1)
-    gaps = trajectory[:, second, 0] - trajectory[:, first, 0]  # positive at the start, because starts are sorted
+    gaps = trajectory[:, second, 0] - trajectory[:, first, 0]  # starts are sorted: positive at t = 0
     return float((gaps < 0).any(dim=0).double().mean())
 
 
 # %% slideshow={"slide_type": "subslide"}
 figure, axes = plotting.canvas(1, 2, height=4.0, sharey=True)
-for ax, title, lines in ((axes[0], "trajectories of a flow", line_flow.trajectory), (axes[1], "straight lines, paired at random", straight)):
+panels = {"trajectories of a flow": line_flow.trajectory, "straight lines, paired at random": straight}
+for ax, (title, lines) in zip(axes, panels.items(), strict=True):
     for i in range(0, 400, 8):
-        colour = style.time_map()(i / 400)
-        ax.plot(times, lines[:, i, 0], color=colour, linewidth=1.0, alpha=0.8)
+        ax.plot(times, lines[:, i, 0], color=style.time_map()(i / 400), linewidth=1.0, alpha=0.8)
     ax.set(xlabel="t", title=title, ylim=(-3.1, 3.1))
     ax.grid(False)
 axes[0].set_ylabel("x")
-print(f"pairs of lines that cross: flow {crossings(line_flow.trajectory):.0%}, straight lines {crossings(straight):.0%}")
+for title, lines in panels.items():
+    print(f"{title}: {crossings(lines):.0%} of all pairs cross")
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
@@ -429,6 +441,7 @@ figure
 # No need to trust a pencil: autograd gives one row of the Jacobian with each backward pass. (`create_graph=True` keeps the result
 # differentiable, which section 9 will need.)
 
+
 # %% slideshow={"slide_type": "-"}
 def divergence(velocity, x, t):
     """v(x, t) and its divergence (B,): one backward pass for each dimension; x must require a gradient."""
@@ -442,10 +455,14 @@ by_pencil = 4 * (1 - 2 * s - s**2) / (1 + s) ** 2
 _, by_autograd = divergence(whirl, x0.clone().requires_grad_(), 0.6)
 assert torch.allclose(by_pencil, by_autograd)
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 predict.ask(
     "Three small squares ride on the whirl. They start at distance 0.5, 1.9 and 2.5 from the origin. Which of them grow?",
-    ["only the first", "the first two: both are inside the circle of radius 2", "all three: they are drawn out along the ring"],
+    [
+        "only the first",
+        "the first two: both are inside the circle of radius 2",
+        "all three: they are drawn out along the ring",
+    ],
     answer=0,
     because="The divergence is positive only inside distance 1.29. The second square moves outward and still shrinks: it is "
     "squeezed between those behind it and the ring.",
@@ -471,7 +488,7 @@ s = carried[:, :3].square().sum(dim=2) / 4
 divergence_along = 4 * (1 - 2 * s - s**2) / (1 + s) ** 2  # (T, 3), at the three centres
 from_divergence = torch.trapezoid(divergence_along, times.double(), dim=0).exp()
 for measured, predicted in zip(grown, from_divergence, strict=True):
-    print(f"area grows by a factor {measured:.3f}, exp of the integrated divergence {predicted:.3f}")
+    print(f"area after / before: {measured:.4f}     exp of the integrated divergence: {predicted:.4f}")
 volume_gap = (grown / from_divergence - 1).abs().max()
 
 
@@ -567,6 +584,7 @@ figure
 # Shades: the formula for $p_t$. Dots: samples of $p_0$ that `solve` carried with the velocity. They stay on the shades. That is a
 # good sign, but no test: the eye forgives much. The continuity equation does not.
 
+
 # %% slideshow={"slide_type": "subslide"}
 def continuity(density, velocity, x, t, h=1e-3):
     """dp/dt and div(p v) at points x, by central differences with distance h."""
@@ -590,12 +608,14 @@ def residual(velocity, t=0.6, h=1e-3):
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # To see that the test can fail, we need a wrong field. A tempting one: the same 48 velocities, averaged with *equal* weights.
 
+
 # %% slideshow={"slide_type": "-"}
 def equal_weights(x, t):
-    """The plain average of the 48 velocities: the velocity is linear in c_i, so it is the one towards their mean."""
+    """The plain average of the 48 velocities. Each is linear in its c_i: the average is that of the mean."""
     return path.velocity(x, points.mean(dim=0).expand(len(x), 2), t)
 
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "Each of the 48 velocities carries its own Gaussian correctly. Does their plain average carry the average of the "
     "Gaussians?",
@@ -607,16 +627,18 @@ predict.ask(
 
 # %% slideshow={"slide_type": "subslide"}
 grid = plotting.grid(3.2, 101).double()
+look = {"origin": "lower", "cmap": "PuOr", "vmin": -0.6, "vmax": 0.6, "interpolation": "bilinear"}
 figure, axes = plotting.canvas(2, 3, height=5.7)
 for row, (name, velocity) in zip(axes, {"right": right, "equal weights": equal_weights}.items(), strict=True):
     change, outflow = continuity(density, velocity, grid, 0.6)
     pictures = {"dp/dt": change, f"-div(p v), {name}": -outflow, f"residual, {name}": change + outflow}
     for ax, (title, values) in zip(row, pictures.items(), strict=True):
-        shown = ax.imshow(values.reshape(101, 101), origin="lower", cmap="PuOr", vmin=-0.6, vmax=0.6, extent=(-3.2, 3.2) * 2, interpolation="bilinear")
+        shown = ax.imshow(values.reshape(101, 101), **look)
         style.blank(ax).set_title(title)
 figure.colorbar(shown, ax=axes, shrink=0.5, label="density per unit of time")
 right_residual, wrong_residual = residual(right), residual(equal_weights)
-print(f"largest residual, as a share of the largest |dp/dt|: right {right_residual:.0e}, equal weights {wrong_residual:.1f}")
+print("largest residual as a share of the largest |dp/dt|:")
+print(f"right {right_residual:.0e}, equal weights {wrong_residual:.1f}")
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
@@ -631,9 +653,9 @@ curves = {
 }
 residual_slope = plotting.slope(distances, curves["right"])
 colors = {"right": style.EXACT, "equal weights": style.BAD}
-figure = plotting.curves(distances, curves, log="xy", markers=True, colors=colors, xlabel="distance h", ylabel="relative residual")
+labels = {"xlabel": "distance h", "ylabel": "relative residual"}
 print(f"slope of the right field's residual: {residual_slope:.2f}")
-figure
+plotting.curves(distances, curves, log="xy", markers=True, colors=colors, **labels)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6. The density that a flow gives to a point
@@ -694,7 +716,7 @@ gaussian_gap = (found.log_prob - known).abs().max()
 
 found = likelihood.log_likelihood(right, x1, source, rtol=1e-7, atol=1e-7)
 moons_gap = (found.log_prob - log_density(x1, 1.0)).abs().max()
-print(f"largest error of log p_1: Gaussian {gaussian_gap:.0e}, two moons {moons_gap:.0e} nats (NFE {found.nfe})")
+print(f"largest error of log p_1: Gaussian {gaussian_gap:.0e}, two moons {moons_gap:.0e} nats")
 
 # %% [markdown] slideshow={"slide_type": "-"}
 # The flow knows its density everywhere, to any precision one pays for. So we can draw it: no samples, no histogram. A density
@@ -708,8 +730,8 @@ cell_area = (6.4 / (side - 1)) ** 2
 
 def picture(values, title, ax, low=0.0, high=0.5, colors=None):
     """Values on the grid as an image."""
-    shades = values.reshape(side, side)
-    ax.imshow(shades, origin="lower", cmap=colors or style.density_map(), vmin=low, vmax=high, interpolation="bilinear")
+    look = {"origin": "lower", "cmap": colors or style.density_map(), "interpolation": "bilinear"}
+    ax.imshow(values.reshape(side, side), vmin=low, vmax=high, **look)
     style.blank(ax).set_title(title)
 
 
@@ -735,7 +757,7 @@ PATCHES = {"left": (-0.9, 0.3), "middle": (0.1, 0.1), "far out": (1.4, -1.5)}
 
 
 def follow_patch(t, start):
-    """A patch carried to time t; density and area at its centre, each as a multiple of the value at t = 0."""
+    """A patch carried to time t; density and area at its centre as multiples of their values at t = 0."""
     centre = torch.tensor([PATCHES[start]], dtype=torch.float64)
     ride = torch.cat([centre, centre + 0.005 * corners, outline(centre, 0.6)])
     now = ride if t == 0 else solvers.solve(right, ride, t1=t, rtol=1e-7, atol=1e-7).x
@@ -746,21 +768,27 @@ def follow_patch(t, start):
         plotting.density(lambda x, time=time: log_density(x.double(), time), limit=2.4, points=101, ax=ax)
         ax.fill(*patch[5:].T, facecolor=style.SOURCE, alpha=0.6, edgecolor=style.INK, linewidth=1.0)
         ax.set_title(f"t = {time:.2f}")
-    figure.suptitle(f"area x {growth:.3f},  density x {thinning:.3f},  product {growth * thinning:.3f}", fontsize=12)
+    product = growth * thinning
+    figure.suptitle(f"area x {growth:.3f},  density x {thinning:.3f},  product {product:.3f}", fontsize=12)
     return figure
 
 
 follow_patch(0.85, "left")
 
 # %% slideshow={"slide_type": "subslide"}
-widgets.explore(follow_patch, t=widgets.slider(0, 1, step=0.05, value=0.5, label="time t"), start=widgets.choice(list(PATCHES)))
+widgets.explore(
+    follow_patch,
+    t=widgets.slider(0, 1, step=0.05, value=0.5, label="time t"),
+    start=widgets.choice(list(PATCHES)),
+)
 
 # %% slideshow={"slide_type": "skip"}
 patches = torch.tensor(list(PATCHES.values()), dtype=torch.float64)
 ride = torch.cat([patches, (patches[:, None] + 0.005 * corners).reshape(-1, 2)])
 arrived = solvers.solve(right, ride, rtol=1e-9, atol=1e-9).x
 growth = shoelace(arrived[3:].reshape(3, 4, 2)) / shoelace(ride[3:].reshape(3, 4, 2))
-conserved = growth * density(arrived[:3], 1.0) / density(patches, 0.0)
+conservation_gap = (growth * density(arrived[:3], 1.0) / density(patches, 0.0) - 1).abs().max()
+print(f"three patches, t = 1: the product is 1 up to {conservation_gap:.0e}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 7. The divergence in many dimensions
@@ -798,13 +826,14 @@ x_half = digit_path.interpolate(torch.randn(1, 64, generator=generator, dtype=to
 unit_vectors = torch.eye(64, dtype=torch.float64)
 _, exact_trace = likelihood.velocity_and_divergence(digit_velocity, x_half, half, unit_vectors)
 signs = torch.randint(0, 2, (1, 8192, 64), generator=generator).double() * 2 - 1
-_, estimates = likelihood.velocity_and_divergence(digit_velocity, x_half.expand(8192, 64), half, signs)  # one probe each
+copies = x_half.expand(8192, 64)  # the same point 8192 times, each with one probe
+_, estimates = likelihood.velocity_and_divergence(digit_velocity, copies, half, signs)
 
 jacobian = torch.func.jacrev(lambda x: digit_velocity(x[None], half)[0])(x_half[0])
 symmetric = (jacobian + jacobian.T) / 2
 expected_spread = (2 * (symmetric.square().sum() - symmetric.diagonal().square().sum())).sqrt()
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "One probe misses the trace by some typical amount. How many probes do we need to come ten times closer?",
     ["10", "as many as dimensions, 64", "100"],
@@ -826,12 +855,12 @@ colors = {"1 probe": style.MUTED, "16 probes": style.MODEL}
 plotting.histogram(shown, bins=60, colors=colors, xlabel="estimate of the divergence", ax=axes[0])
 axes[0].axvline(float(exact_trace), color=style.EXACT, linestyle="--", label="exact")
 axes[0].legend()
-plotting.error_against(probes, {"measured": spread}, xlabel="probes K", ylabel="spread (standard deviation)", ax=axes[1])
+plotting.error_against(probes, {"measured": spread}, xlabel="probes K", ylabel="standard deviation", ax=axes[1])
 theory = [float(expected_spread) / math.sqrt(k) for k in probes]
 axes[1].plot(probes, theory, color=style.EXACT, linestyle="--", label="from the formula")
 axes[1].set_yticks([2, 5, 10], ["2", "5", "10"])
 axes[1].legend()
-print(f"exact divergence {float(exact_trace):.2f}, mean of 8192 estimates {estimates.mean():.2f}, spread of one {spread[0]:.1f}")
+print(f"exact {float(exact_trace):.1f}, mean of 8192 estimates {estimates.mean():.1f}, spread of one {spread[0]:.1f}")
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
@@ -870,7 +899,7 @@ print(f"one probe, 400 times: mean {repeated.log_prob.mean():.1f}, spread {hutch
 # moves specks along the level lines of the density, where there are equally many before and behind. For a Gaussian with
 # covariance $\sigma^2 I$ it is a rotation.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "We add this field to the velocity of the two moons, at every time. What changes?",
     [
@@ -882,6 +911,7 @@ predict.ask(
     because="The continuity equation holds at every time with the same p_t, so all marginals are the same. Each single speck "
     "goes another way and ends elsewhere; only the crowd looks the same.",
 )
+
 
 # %% slideshow={"slide_type": "-"}
 def swirling(x, t):
@@ -904,9 +934,10 @@ print(f"ends of the same 600 starts: mean distance {endpoint_distance:.2f}")
 
 # %% slideshow={"slide_type": "subslide"}
 figure, axes = plotting.canvas(1, 4, height=2.4)
+behind = {"limit": 3.2, "points": 81}
 for flow, name, (left, middle) in ((plain_flow, "v", axes[:2]), (swirl_flow, "v + w", axes[2:])):
     plotting.trajectories(flow, count=60, limit=3.2, title=f"{name}: trajectories", ax=left)
-    plotting.density(lambda x: log_density(x.double(), 1.0), limit=3.2, points=81, title=f"{name}: where they end", ax=middle)
+    plotting.density(lambda x: log_density(x.double(), 1.0), title=f"{name}: ends", ax=middle, **behind)
     middle.scatter(*flow.x.T, s=3, color=style.SOURCE, linewidths=0)
 figure
 
@@ -926,6 +957,7 @@ figure
 # Flow matching regresses $v_\theta$ on a known target at *one* random time. There is no solve. How the target is found, and
 # why this works, is chapter 03; here we call it as a function and compare the bills.
 
+
 # %% slideshow={"slide_type": "-"}
 def draw_moons(n, generator):
     """Samples of p_1: a point c_i and Gaussian noise of width 0.2."""
@@ -942,7 +974,7 @@ def flow_matching(model, x1, generator):
     return losses.conditional_flow_matching(model, paths.rectified(), noise, x1, generator=generator)
 
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "log_prob with 8 midpoint steps, then one update. How many evaluations of the network for each update, and how many "
     "for flow matching?",
@@ -951,6 +983,7 @@ predict.ask(
     because="Midpoint evaluates twice a step. And that is not all: each divergence adds a backward pass for each dimension, and "
     "the gradient of the loss goes back through all of them.",
 )
+
 
 # %% slideshow={"slide_type": "subslide"}
 def bill(loss):
@@ -964,10 +997,12 @@ def bill(loss):
     return len(calls), counter.get_total_flops()
 
 
-(likelihood_calls, likelihood_flops), (matching_calls, matching_flops) = bill(maximum_likelihood), bill(flow_matching)
+likelihood_calls, likelihood_flops = bill(maximum_likelihood)
+matching_calls, matching_flops = bill(flow_matching)
 price = likelihood_flops / matching_flops
-print(f"maximum likelihood: {likelihood_calls} evaluations, {likelihood_flops / 1e6:.0f} million operations an update")
-print(f"flow matching:      {matching_calls} evaluation,   {matching_flops / 1e6:.0f} million operations an update")
+print("one update                evaluations   million operations")
+print(f"maximum likelihood {likelihood_calls:18d} {likelihood_flops / 1e6:20.0f}")
+print(f"flow matching      {matching_calls:18d} {matching_flops / 1e6:20.0f}")
 
 # %% [markdown] slideshow={"slide_type": "-"}
 # An update by maximum likelihood costs as much as 32 by flow matching, and 8 midpoint steps are few. A solve to a tolerance
@@ -1016,7 +1051,8 @@ for ax, xlabel in zip(axes, ("updates", "billion floating-point operations"), st
     ax.set(xscale="log", xlabel=xlabel, ylim=(1.9, 2.9))
 axes[0].set_ylabel("NLL on held-out points (nats)")
 axes[0].legend(loc="upper right")
-print(f"NLL at equal operations: maximum likelihood {likelihood_nll[-1]:.2f}, flow matching {matching_nll[-1]:.2f}, true density {best_nll:.2f}")
+print(f"after 50 updates: maximum likelihood {likelihood_nll[-1]:.2f}, flow matching {matching_nll[0]:.2f} nats")
+print(f"at equal operations: maximum likelihood {likelihood_nll[-1]:.2f}, flow matching {matching_nll[-1]:.2f} nats")
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
@@ -1028,7 +1064,8 @@ figure
 # %% slideshow={"slide_type": "subslide"}
 figure, axes = plotting.canvas(1, 3, height=3.2)
 masses = {}
-for ax, (name, model) in zip(axes, {"maximum likelihood": by_likelihood, "flow matching": by_matching}.items(), strict=False):
+models = {"maximum likelihood": by_likelihood, "flow matching": by_matching}
+for ax, (name, model) in zip(axes[:2], models.items(), strict=True):
     values = likelihood.log_likelihood(model, grid.float(), source, rtol=1e-4, atol=1e-4).log_prob.exp()
     masses[name] = float(values.sum() * cell_area)
     picture(values, name, ax)
@@ -1044,49 +1081,67 @@ figure
 # ## What you saw
 
 # %% slideshow={"slide_type": "-"} tags=["nbval-check-output"]
+cost = needed[0.01]["euler"] / needed[0.01]["rk4"]
+returns = returned["dopri5, tolerance 1e-09"], returned["euler, 50 steps"]
 claims.table(
     [
-        claims.Claim("Euler by hand equals solvers.solve: largest difference", euler_gap, claims.below(1e-6)),
-        claims.Claim("Euler with 8 steps ends outside the exact flow: mean excess of the radius", outward_drift, claims.above(0.1)),
-        claims.Claim("order of Euler", orders["euler"], claims.about(1, 0.1), digits=1),
-        claims.Claim("order of the midpoint method", orders["midpoint"], claims.about(2, 0.1), digits=1),
-        claims.Claim("order of Heun's method", orders["heun"], claims.about(2, 0.1), digits=1),
-        claims.Claim("order of RK4", orders["rk4"], claims.about(4, 0.1), digits=1),
-        claims.Claim("error 0.01: NFE of Euler over NFE of RK4", needed[0.01]["euler"] / needed[0.01]["rk4"], claims.above(20)),
-        claims.Claim("dopri5: factor in NFE from tolerance 1e-4 to 1e-8", tighter_costs, claims.between(2, 6.3)),
-        claims.Claim("there and back, dopri5 at 1e-9: root mean square gap", returned["dopri5, tolerance 1e-09"], claims.below(1e-6)),
-        claims.Claim("there and back, 50 Euler steps: root mean square gap", returned["euler, 50 steps"], claims.above(0.3)),
-        claims.Claim("pairs of trajectories of a flow that cross", crossings(line_flow.trajectory), claims.exactly(0), digits=0),
-        claims.Claim("pairs of straight lines that cross, share", crossings(straight), claims.about(0.5, 0.05), digits=1),
-        claims.Claim("area against exp of the integrated divergence: relative gap", volume_gap, claims.below(1e-3)),
-        claims.Claim("density times area along the flow, farthest from 1", (conserved - 1).abs().max(), claims.below(1e-3)),
-        claims.Claim("continuity residual, right field", right_residual, claims.below(1e-4)),
-        claims.Claim("slope of that residual in the distance h", residual_slope, claims.about(2, 0.1), digits=1),
-        claims.Claim("continuity residual, equal weights", wrong_residual, claims.above(1)),
+        Claim("Euler by hand equals solvers.solve: largest difference", euler_gap, below(1e-6)),
+        Claim("Euler with 8 steps ends outside the exact flow: mean excess of the radius", outward_drift, above(0.1)),
+        Claim("order of Euler", orders["euler"], about(1, 0.1), digits=1),
+        Claim("order of the midpoint method", orders["midpoint"], about(2, 0.1), digits=1),
+        Claim("order of Heun's method", orders["heun"], about(2, 0.1), digits=1),
+        Claim("order of RK4", orders["rk4"], about(4, 0.1), digits=1),
+        Claim("error 0.01: NFE of Euler over NFE of RK4", cost, above(20)),
+        Claim("dopri5: factor in NFE from tolerance 1e-4 to 1e-8", tighter_costs, between(2, 6.3)),
+        Claim("there and back, dopri5 at 1e-9: root mean square gap", returns[0], below(1e-6)),
+        Claim("there and back, 50 Euler steps: root mean square gap", returns[1], above(0.3)),
+        Claim("pairs of trajectories of a flow that cross", crossings(line_flow.trajectory), exactly(0), digits=0),
+        Claim("pairs of straight lines that cross, share", crossings(straight), about(0.5, 0.05), digits=1),
+        Claim("area against exp of the integrated divergence: relative gap", volume_gap, below(1e-3)),
     ],
-    title="What you saw: sections 1 to 5",
+    title="What you saw: motion",
 )
 
 # %% slideshow={"slide_type": "subslide"} tags=["nbval-check-output"]
 claims.table(
     [
-        claims.Claim("log-likelihood by hand equals fmcore: largest difference (nats)", likelihood_gap, claims.below(1e-4)),
-        claims.Claim("log-likelihood of a Gaussian: largest error (nats)", gaussian_gap, claims.below(1e-4)),
-        claims.Claim("log-likelihood of two moons: largest error (nats)", moons_gap, claims.below(1e-4)),
-        claims.Claim("mass of the exact flow's density on a grid", mass, claims.about(1, 0.001), digits=2),
-        claims.Claim("mass of the learned flow's density on a grid", masses["flow matching"], claims.about(1, 0.02)),
-        claims.Claim("Hutchinson's mean against the trace, in standard errors", bias_in_standard_errors, claims.below(3)),
-        claims.Claim("spread against probes: slope", probe_slope, claims.about(-0.5, 0.04), digits=1),
-        claims.Claim("spread of one probe over the formula's", spread[0] / float(expected_spread), claims.about(1, 0.04), digits=1),
-        claims.Claim("log-likelihood of a digit by Hutchinson: mean against exact, in standard errors", hutchinson_bias, claims.below(3)),
-        claims.Claim("two velocities, one density: largest difference of log p_1 (nats)", swirl_density_gap, claims.below(1e-3)),
-        claims.Claim("and the mean distance between their ends", endpoint_distance, claims.above(1)),
-        claims.Claim("network evaluations of an update: maximum likelihood", likelihood_calls, claims.exactly(16), digits=0),
-        claims.Claim("network evaluations of an update: flow matching", matching_calls, claims.exactly(1), digits=0),
-        claims.Claim("operations of an update: maximum likelihood over flow matching", price, claims.above(30)),
-        claims.Claim("NLL at equal operations: maximum likelihood minus flow matching (nats)", likelihood_nll[-1] - matching_nll[-1], claims.above(0.05)),
+        Claim("continuity residual, right field", right_residual, below(1e-4)),
+        Claim("slope of that residual in the distance h", residual_slope, about(2, 0.1), digits=1),
+        Claim("continuity residual, equal weights", wrong_residual, above(1)),
+        Claim(
+            "density times area along the flow, as a multiple of the start: distance from 1",
+            conservation_gap,
+            below(2e-3),
+        ),
+        Claim("log-likelihood by hand equals fmcore: largest difference (nats)", likelihood_gap, below(1e-4)),
+        Claim("log-likelihood of a Gaussian: largest error (nats)", gaussian_gap, below(1e-4)),
+        Claim("log-likelihood of two moons: largest error (nats)", moons_gap, below(1e-4)),
+        Claim("mass of the exact flow's density on a grid", mass, about(1, 0.001), digits=2),
+        Claim("mass of the learned flow's density on a grid", masses["flow matching"], about(1, 0.02)),
+        Claim("two velocities, one density: largest difference of log p_1 (nats)", swirl_density_gap, below(1e-3)),
+        Claim("and the mean distance between their ends", endpoint_distance, above(1)),
     ],
-    title="What you saw: sections 6 to 9",
+    title="What you saw: densities",
+)
+
+# %% slideshow={"slide_type": "subslide"} tags=["nbval-check-output"]
+one_probe = spread[0] / float(expected_spread)
+early, late = matching_nll[0] - likelihood_nll[-1], likelihood_nll[-1] - matching_nll[-1]
+claims.table(
+    [
+        Claim("Hutchinson: mean against the trace, in standard errors", bias_in_standard_errors, below(3)),
+        Claim("Hutchinson: slope of the spread in the number of probes", probe_slope, about(-0.5, 0.04), digits=1),
+        Claim("Hutchinson: spread of one probe over the formula's", one_probe, about(1, 0.04), digits=1),
+        Claim(
+            "log-likelihood of a digit: Hutchinson's mean against exact, in standard errors", hutchinson_bias, below(3)
+        ),
+        Claim("network evaluations of an update: maximum likelihood", likelihood_calls, exactly(16), digits=0),
+        Claim("network evaluations of an update: flow matching", matching_calls, exactly(1), digits=0),
+        Claim("operations of an update: maximum likelihood over flow matching", price, above(30)),
+        Claim("NLL after 50 updates each: flow matching minus maximum likelihood (nats)", early, above(0.05)),
+        Claim("NLL at equal operations: maximum likelihood minus flow matching (nats)", late, above(0.05)),
+    ],
+    title="What you saw: costs",
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}

@@ -14,9 +14,9 @@ Pairs = TypeVar("Pairs")
 def pairs_ahead(draw: Callable[[Item], Pairs], items: Iterable[Item], ahead: int = 1) -> Iterator[Pairs]:
     """Yield ``draw(item)`` for each item, in order, computed up to ``ahead`` items early by one background thread.
 
-    The assignment runs on the host and releases Python's lock, so it costs a training step on a device nothing. Let
-    ``draw`` make the whole batch from the number of the step, with a generator of its own: then the batches are the same
-    with or without a thread, and after a resume.
+    The assignment runs on the host and releases Python's lock, so a training step on a device does not wait for it.
+    Let ``draw`` make the whole batch from the number of the step, with a generator of its own: then the batches are the
+    same with a thread, without one, and after a resume.
 
         def draw(step):
             generator = torch.Generator().manual_seed(derived_seed(seed, f"pairs {step}"))

@@ -14,32 +14,18 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
-import json
 import os
-import re
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fmcore.course import contents
+from fmcore.course.execution import CORES, METADATA, execute, record_time, refresh_card, replace, still_pictures
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = Path("data", "results", "chapter_times.json")
-CORES = 2  # what a chapter may use, and what its run time is stated for
-CARD = re.compile(r"\bcard\.show\(")
-VIEW, STATE = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
-PICTURE = re.compile(r'<img[^>]*\bwidth:(\d+)px[^>]*\bsrc="data:image/png;base64,([^"]+)"')
-METADATA = {
-    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-    "language_info": {
-        "file_extension": ".py",
-        "mimetype": "text/x-python",
-        "name": "python",
-        "pygments_lexer": "ipython3",
-    },
-}
 
 
 class BuildError(Exception):
@@ -120,28 +106,6 @@ def without_solution(code: str, where: str = "cell") -> str:
     return stub
 
 
-def execute(notebook: Any, folder: Path, timeout: int = 600) -> float:
-    """Run all cells in `folder`; outputs and widget state are stored in the notebook. Returns the seconds taken.
-
-    Raises nbclient.exceptions.CellExecutionError at the first cell that fails.
-    """
-    from nbclient import NotebookClient
-
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the kernel's debugger warns on stderr otherwise
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        record_timing=False,
-        coalesce_streams=True,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # no note in the terminal that the kernel listens on TCP
-        resources={"metadata": {"path": str(folder)}},
-    )
-    start = time.perf_counter()
-    client.execute()
-    return time.perf_counter() - start
-
-
 def build(pair: Pair, root: Path = ROOT) -> float | None:
     """Write one notebook. Returns the seconds that a chapter took; None for exercises, which are not executed."""
     import nbformat
@@ -155,56 +119,8 @@ def build(pair: Pair, root: Path = ROOT) -> float | None:
         still_pictures(notebook)
         notebook.metadata = nbformat.from_dict(METADATA)
     pair.notebook.parent.mkdir(parents=True, exist_ok=True)
-    _replace(pair.notebook, nbformat.writes(notebook) + "\n")
+    replace(pair.notebook, nbformat.writes(notebook) + "\n")
     return seconds
-
-
-def record_time(name: str, seconds: float, file: Path) -> bool:
-    """Note how long a chapter took, unless the known time is within a quarter of it. Returns whether it was noted."""
-    times = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    entry = {"seconds": round(seconds) if seconds >= 10 else round(seconds, 1), "cores": CORES}
-    known = times.get(name)
-    if known and known["cores"] == CORES and abs(known["seconds"] - seconds) <= 0.25 * seconds:
-        return False
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _replace(file, json.dumps({**times, name: entry}, indent=2, sort_keys=True) + "\n")
-    return True
-
-
-def refresh_card(notebook: Any, folder: Path) -> None:
-    """Draw the card again, which shows the run time: run the cells as far as the card and take its output."""
-    import nbformat
-
-    place = next((i for i, cell in enumerate(notebook.cells) if is_card(cell)), None)
-    if place is not None:
-        opening = nbformat.from_dict({**notebook, "metadata": METADATA, "cells": notebook.cells[: place + 1]})
-        execute(opening, folder)
-        notebook.cells[place].outputs = opening.cells[place].outputs
-
-
-def is_card(cell: Any) -> bool:
-    """Whether a cell shows the card of its chapter."""
-    return cell["cell_type"] == "code" and CARD.search(cell["source"]) is not None
-
-
-def still_pictures(notebook: Any) -> None:
-    """Store each widget as the picture it shows, for readers without a kernel: on the web, and before the first run."""
-    models = notebook.metadata.pop("widgets", {}).get(STATE, {}).get("state", {})
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        view = output.get("data", {}).pop(VIEW, None)
-        picture = view and next(_pictures(models, view["model_id"]), None)
-        if picture:
-            width, png = picture
-            output.data["image/png"] = png
-            output.metadata = {"image/png": {"width": int(width)}}
-
-
-def _pictures(models: Any, model_id: str) -> Iterator[tuple[str, str]]:
-    """Width and base64 PNG of each picture in a widget, depth first."""
-    state = models.get(model_id, {}).get("state", {})
-    yield from PICTURE.findall(str(state.get("value", "")))
-    for child in state.get("children", ()):
-        yield from _pictures(models, child.removeprefix("IPY_MODEL_"))
 
 
 def difference(pair: Pair) -> str:
@@ -247,13 +163,17 @@ def out_of_step(root: Path = ROOT, names: tuple[str, ...] = ()) -> list[str]:
             messages.append(f"{pair.notebook.relative_to(root)} against {pair.source.relative_to(root)}:\n{problem}")
     if not names:
         messages += [f"{path.relative_to(root)} has no source" for path in orphans(root)]
+    readme = root / "README.md"
+    if readme.is_file() and with_contents(root) != readme.read_text(encoding="utf-8"):
+        messages.append("the table of chapters in README.md is not what the chapters say")
     return messages
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
+def with_contents(root: Path = ROOT) -> str:
+    """The text of README.md with its table of chapters written again."""
+    chapters = [(pair.name, pair.fresh()) for pair in pairs(root) if not pair.student]
+    text = (root / "README.md").read_text(encoding="utf-8")
+    return contents.updated(text, contents.table(chapters, root / TIMES))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -293,6 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
         except (BuildError, CellExecutionError) as error:
             failed = True
             print(f"{pair.notebook.relative_to(root)} was not written: {error}", file=sys.stderr, flush=True)
+    if (root / "README.md").is_file():
+        replace(root / "README.md", with_contents(root))
     return 1 if failed else 0
 
 

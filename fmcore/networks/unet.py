@@ -26,9 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Times in [0, 1] are stretched before their sines and cosines are taken, at wavelengths from 2 pi to 2 pi 10,000.
-# Unstretched, all but the first few features would be nearly constant over [0, 1].
-TIME_SCALE = 1000.0
+# Times in [0, 1] are stretched by this before their sines and cosines are taken, at wavelengths from 2 pi to
+# 2 pi 10,000. Without it, most features are nearly constant; with 1000, the number of steps of discrete diffusion, the
+# velocity wiggles in t. On the digits (two seeds, 400 steps), 30 had the lowest held-out loss of 1, 30 and 1000 and
+# needed 44 network evaluations to sample, against 50 and 62 to 68.
+TIME_SCALE = 30.0
 
 
 class UNet(nn.Module):

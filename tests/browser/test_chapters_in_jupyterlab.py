@@ -8,7 +8,7 @@ import shutil
 import nbformat
 import pytest
 
-from fmcore.course import build
+from fmcore.course import build, execution
 from tests.browser import jupyterlab
 
 CHAPTERS = [pair.name for pair in build.pairs() if not pair.student]
@@ -51,7 +51,7 @@ def lab(chromium, tmp_path_factory):
     outside: set[str] = set()
     for fault, cells in BROKEN.items():
         cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata=build.METADATA)
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata=execution.METADATA)
         nbformat.write(notebook, home / "chapters" / f"{fault}.ipynb")
     with (
         jupyterlab.server(home / "chapters", home) as server,

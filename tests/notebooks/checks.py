@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fmcore.course.build import STATE, is_card
+from fmcore.course.execution import STATE, is_card
 
 CLAIMS = "nbval-check-output"
 LONGEST_CELL = 25

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fmcore.course import build
+from fmcore.course import build, execution
 from tests.notebooks import checks, notation
 
 SOURCE = """\
@@ -19,6 +19,8 @@ SOURCE = """\
 
 # %%
 print("hello")
+if False:
+    card.show("00_small", goals=["see"])
 """
 SOLUTION = """\
 # %% tags=["exercise"]
@@ -54,7 +56,7 @@ def course(tmp_path):
 class TestPairs:
     @pytest.mark.parametrize(
         ("before", "after"),
-        [("hello", "goodbye"), ("# A chapter", "# The chapter"), ('"slide"', '"skip"'), ('print("hello")', "")],
+        [("hello", "goodbye"), ("# A chapter", "# The chapter"), ('"slide"', '"skip"'), ('print("hello")', "pass")],
     )
     def test_a_changed_source_is_found(self, course, before, after):
         source = course / "chapters" / "source" / "00_small.py"
@@ -83,6 +85,16 @@ class TestPairs:
         assert "without outputs" in build.out_of_step(course)[0]
         (course / "chapters" / "solutions" / "00_small.py").write_text(SOLUTION.replace("double", "twice"))
         assert "twice" in build.out_of_step(course)[0]
+
+    def test_the_table_in_the_readme_follows_the_chapters(self, course):
+        readme = course / "README.md"
+        readme.write_text("before\n<!-- chapters: written -->\nold\n<!-- end of chapters -->\nafter\n")
+        assert "README.md" in build.out_of_step(course)[0]
+        assert build.main(["--root", str(course)]) == 0
+        assert build.out_of_step(course) == []
+        before, *rows, after = readme.read_text().splitlines()
+        assert (before, after) == ("before", "after")
+        assert any(row.startswith("| [A chapter](chapters/00_small.ipynb) | see |") for row in rows)
 
     def test_building_twice_writes_the_same_bytes(self, course):
         files = sorted(course.rglob("*.ipynb"))
@@ -125,11 +137,11 @@ class TestSolutions:
 class TestTimes:
     def test_a_time_is_kept_until_it_is_off_by_a_quarter(self, tmp_path):
         file = tmp_path / "times.json"
-        assert build.record_time("01_a", 20.2, file)
-        assert not build.record_time("01_a", 24.0, file)
+        assert execution.record_time("01_a", 20.2, file)
+        assert not execution.record_time("01_a", 24.0, file)
         assert json.loads(file.read_text()) == {"01_a": {"cores": 2, "seconds": 20}}
-        assert build.record_time("01_a", 30.0, file)
-        assert build.record_time("00_b", 4.26, file)
+        assert execution.record_time("01_a", 30.0, file)
+        assert execution.record_time("00_b", 4.26, file)
         assert json.loads(file.read_text()) == {
             "00_b": {"cores": 2, "seconds": 4.3},
             "01_a": {"cores": 2, "seconds": 30},
@@ -168,8 +180,8 @@ class TestStoredOutputs:
             "slider.observe(output.capture()(lambda change: 1 / 0), names='value')\noutput",
             "slider.value = 3",
         ]
-        notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=build.METADATA)
-        build.execute(notebook, build.ROOT / "tests")
+        notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=execution.METADATA)
+        execution.execute(notebook, build.ROOT / "tests")
         [problem] = checks.widget_errors(notebook)
         assert "ZeroDivisionError" in problem
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from fmcore.course import build
+from fmcore.course import build, execution
 from tests.notebooks import checks
 
 EXECUTED = build.ROOT / "build" / "executed"
@@ -24,7 +24,7 @@ def texts(cell) -> str:
 def test_chapter_runs(pair, tmp_path):
     stored = nbformat.read(pair.notebook, as_version=4)
     notebook = pair.fresh()
-    build.execute(notebook, tmp_path, timeout=300)
+    execution.execute(notebook, tmp_path, timeout=300)
     problems = checks.stored_outputs(notebook) + checks.widget_errors(notebook)
     assert not problems, "\n".join(problems)
     EXECUTED.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def test_chapter_runs(pair, tmp_path):
 @pytest.mark.parametrize("pair", [p for p in build.pairs() if p.student], ids=lambda pair: pair.name)
 def test_solutions_pass_every_check(pair, tmp_path):
     notebook = build.read(pair.source)
-    build.execute(notebook, tmp_path)
+    execution.execute(notebook, tmp_path)
     problems = checks.stored_outputs(notebook)
     cells = [cell for cell in notebook.cells if "check" in checks.tags(cell)]
     assert cells, "no cell is tagged 'check'"
@@ -45,7 +45,7 @@ def test_solutions_pass_every_check(pair, tmp_path):
 @pytest.mark.parametrize("pair", [p for p in build.pairs() if p.student], ids=lambda pair: pair.name)
 def test_empty_exercise_sheet_runs_and_no_check_is_content(pair, tmp_path):
     notebook = nbformat.read(pair.notebook, as_version=4)
-    build.execute(notebook, tmp_path)
+    execution.execute(notebook, tmp_path)
     problems = checks.stored_outputs(notebook)
     cells = [cell for cell in notebook.cells if "check" in checks.tags(cell)]
     problems += [text for text in map(texts, cells) if "✓" in text or "not written yet" not in text]

@@ -1,0 +1,35 @@
+"""Run benchmarks and print one table: ``python -m benchmarks [pairing] [loss] [solve] [closed_form] [--threads N]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+
+import torch
+
+from benchmarks import measure
+
+NAMES = ("pairing", "loss", "solve", "closed_form")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"which ones, of {', '.join(NAMES)}; all by default")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, for both sides")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(NAMES))
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(NAMES)}")
+    torch.set_num_threads(arguments.threads)
+    print(measure.busy(), end="")
+    rows = []
+    for name in arguments.names or NAMES:
+        rows += importlib.import_module(f"benchmarks.{name}").run()
+    print(
+        f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n\n{measure.table(rows)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The closed-form velocity against the least it needs: two matrix products, and the memory of its data.
+
+``python -m benchmarks.closed_form N D`` prints the peak memory of one evaluation over that of its data; it has to be a
+process of its own, because a peak never falls.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Row, speed
+from fmcore.closed_form import EmpiricalVelocity
+
+POINTS, DIM, QUERIES = 50_000, 3072, 256
+KILOBYTE = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss
+
+
+def problem(n: int, dim: int) -> tuple[Tensor, torch.Generator]:
+    g = torch.Generator().manual_seed(0)
+    return torch.empty(n, dim).uniform_(-1, 1, generator=g), g
+
+
+def queries(data: Tensor, t: Tensor, g: torch.Generator) -> Tensor:
+    """Points x_t = t x1 + (1 - t) x0 on the way to random data points."""
+    x1 = data[torch.randint(len(data), (len(t),), generator=g)]
+    return t[:, None] * x1 + (1 - t[:, None]) * torch.randn(x1.shape, generator=g)
+
+
+def peak_over_data(n: int, dim: int) -> float:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data, g = problem(n, dim)
+    t = torch.rand(QUERIES, generator=g)
+    EmpiricalVelocity(data)(queries(data, t, g), t)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (after - before) * KILOBYTE / (data.numel() * data.element_size())
+
+
+def run() -> list[Row]:
+    data, g = problem(POINTS, DIM)
+    u = EmpiricalVelocity(data)
+    weights = torch.softmax(torch.randn(QUERIES, POINTS, generator=g), dim=1)
+    size = f"{QUERIES} queries, {POINTS} x {DIM}"
+    rows = []
+    for name, t in (
+        ("t = 0.1", torch.full((QUERIES,), 0.1)),
+        ("t = 0.95", torch.full((QUERIES,), 0.95)),
+        ("random t", torch.rand(QUERIES, generator=g)),
+    ):
+        x = queries(data, t, g)
+        timed = speed(lambda x=x, t=t: u(x, t), lambda x=x: (x @ data.T, weights @ data), 7)
+        late = EmpiricalVelocity(data.double())(x[:32].double(), t[:32].double())
+        error = (u(x[:32], t[:32]) - late).norm(dim=1) / late.norm(dim=1)
+        difference = f"{float(error.max()):.0e} from float64"
+        rows.append(
+            Row(f"EmpiricalVelocity, {size}, {name}", "its two matrix products", *timed, "at least 0.85", difference)
+        )
+    command = [sys.executable, "-m", "benchmarks.closed_form", str(POINTS), str(DIM)]
+    ratio = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    rows.append(Row(f"EmpiricalVelocity, {size}, peak memory", "its data", ratio, ratio, ratio, "at most 1.3"))
+    return rows
+
+
+if __name__ == "__main__":
+    print(peak_over_data(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,124 @@
+"""Pairs made in a background thread: the same pairs, in order, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import pytest
+import torch
+
+from fmcore.couplings import MinibatchOT, pairs_ahead
+from tests.analytic import seeded
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pairs_ahead")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    gc.collect()
+    assert not threads()
+
+
+def draw(step):
+    g = seeded(step)
+    return MinibatchOT("sinkhorn", 1.0)(*torch.randn(2, 16, 2, generator=g), generator=g)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+@pytest.mark.parametrize("steps", [0, 1, 4, 9])
+def test_pairs_equal_those_made_in_place(ahead, steps):
+    found = list(pairs_ahead(draw, range(steps), ahead))
+    assert len(found) == steps
+    for step, pair in enumerate(found):
+        for ours, expected in zip(pair, draw(step), strict=True):
+            assert torch.equal(ours, expected)
+
+
+def test_a_later_start_goes_on_with_the_same_pairs():
+    """A resumed run: step k does not depend on the steps before it."""
+    resumed = list(pairs_ahead(draw, range(3, 6)))
+    assert all(
+        torch.equal(a, b)
+        for pair, step in zip(resumed, range(3, 6), strict=True)
+        for a, b in zip(pair, draw(step), strict=True)
+    )
+
+
+def test_it_works_while_the_caller_does_and_no_further_ahead_than_asked():
+    started, release = [], threading.Event()
+
+    def wait(item):
+        started.append(item)
+        assert release.wait(20)
+        return item
+
+    pairs = pairs_ahead(wait, range(10), ahead=2)
+    release.set()
+    assert next(pairs) == 0
+    release.clear()
+    for _ in range(2000):
+        if started == [0, 1]:
+            break
+        time.sleep(0.01)
+    assert started == [0, 1]  # item 1 is at work, though nobody asked for it yet; item 2 waits for the one thread
+    release.set()
+    assert next(pairs) == 1
+    pairs.close()
+    assert set(started) <= {0, 1, 2, 3}
+
+
+def test_errors_come_at_their_turn_and_end_the_thread():
+    def fail_at_two(item):
+        if item == 2:
+            raise ArithmeticError("batch 2")
+        return item
+
+    pairs = pairs_ahead(fail_at_two, range(5), ahead=3)
+    assert [next(pairs), next(pairs)] == [0, 1]
+    with pytest.raises(ArithmeticError, match="batch 2"):
+        next(pairs)
+    assert not threads()
+
+
+def test_errors_of_the_items_are_raised_too():
+    def items():
+        yield 1
+        raise OSError("the data are gone")
+
+    with pytest.raises(OSError, match="the data are gone"):
+        list(pairs_ahead(lambda item: item, items()))
+
+
+def test_leaving_the_loop_ends_the_thread():
+    for item in pairs_ahead(lambda item: item, iter(int, 1), ahead=3):  # an endless run of zeros
+        assert item == 0
+        assert threads()
+        break
+    gc.collect()
+    assert not threads()
+
+
+def test_an_error_of_the_caller_ends_the_thread():
+    def training():
+        for _ in pairs_ahead(draw, range(100)):
+            raise FloatingPointError("diverged")
+
+    with pytest.raises(FloatingPointError):
+        training()
+
+
+def test_nothing_runs_before_the_first_pair_is_asked_for():
+    made = []
+    pairs_ahead(made.append, range(3))
+    assert not made
+    assert not threads()
+
+
+def test_ahead_must_be_positive():
+    with pytest.raises(ValueError, match="ahead is 0"):
+        pairs_ahead(draw, range(3), ahead=0)
