@@ -38,7 +38,8 @@ class EmpiricalVelocity:
     have a weight, given its rounding, are weighted by their differences ||x - alpha x_i||^2 in float64. They are few,
     because sigma_t is small there, and the weights are safe up to t = 1 - 1e-5. What remains in float32 is the rounding
     of x and of the weighted mean themselves, which the velocity divides by sigma_t: an error of about
-    eps (||x|| + ||x_i||) |sigma_t' / sigma_t|. Full float32 products are assumed, not TF32.
+    eps (||x|| + ||x_i||) (|sigma_t' / sigma_t| + |alpha_t'|), and for the weights that were trusted at most 2e-3 times
+    the spread of the weighted points, carried through the same formula. Full float32 products are assumed, not TF32.
 
     Where sigma_1 = 0 the velocity is singular at t = 1; times beyond ``path.t_max`` are taken at ``path.t_max``.
 

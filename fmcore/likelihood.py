@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fmcore.data.images import dequantize
-from fmcore.solvers import CountedVelocity, integrate, time_grid
+from fmcore.solvers import NOT_FINITE, CountedVelocity, check_method, integrate, time_grid
 from fmcore.sources import Gaussian
 from fmcore.validation import check_finite, unknown_name
 from fmcore.velocity import Velocity
@@ -74,17 +74,32 @@ def velocity_and_divergence(velocity: Velocity, x: Tensor, t: Tensor, vectors: T
     Returns:
         v (B, *shape) and the sums (B,).
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
+    # Outside inference mode and on copies: a graph is needed whatever the caller has switched off.
+    with torch.inference_mode(False), torch.enable_grad():
+        x, t = x.detach().clone().requires_grad_(True), t.detach().clone()
         v = velocity(x, t)
+        if not v.requires_grad:
+            _require_constant(velocity, x.detach(), t, v)
+            return v, x.new_zeros(len(x)).detach()
         if vectors.ndim == x.ndim:
             vectors = vectors[:, None].expand(-1, *x.shape)
         total = x.new_zeros(len(x))
-        if v.requires_grad:  # a velocity that does not depend on x has divergence zero
-            for group in vectors.split(AT_ONCE):
-                (products,) = torch.autograd.grad(v, x, group, retain_graph=True, is_grads_batched=True)
-                total = total + (products * group).flatten(2).sum(dim=(0, 2))
+        for group in vectors.split(AT_ONCE):
+            (products,) = torch.autograd.grad(v, x, group, retain_graph=True, is_grads_batched=True, allow_unused=True)
+            if products is None:  # v does not depend on x
+                break
+            total = total + (products * group).flatten(2).sum(dim=(0, 2))
     return v.detach(), total.detach()
+
+
+def _require_constant(velocity: Velocity, x: Tensor, t: Tensor, v: Tensor) -> None:
+    """A velocity without a graph in x has divergence zero if it is constant, and hides it if it is not."""
+    inner = velocity.velocity if isinstance(velocity, CountedVelocity) else velocity  # not an evaluation of the solve
+    if not torch.equal(inner(x + 0.1, t), v):
+        raise ValueError(
+            "the velocity depends on x but keeps no gradient, so its divergence cannot be computed: "
+            "remove torch.no_grad(), inference mode or .detach() inside it."
+        )
 
 
 def log_likelihood(
@@ -115,11 +130,15 @@ def log_likelihood(
         generator: draws the probes.
 
     Raises:
-        ValueError: for an unknown divergence, NaN in x1, or a shape that the source does not have.
+        ValueError: for an unknown divergence or method, steps that do not fit the method, probes below 1, NaN in x1,
+            a velocity that hides its gradient, or a shape that the source does not have.
         RuntimeError: when the velocity is not finite along the way.
     """
     if divergence not in DIVERGENCES:
         raise unknown_name("divergence", divergence, DIVERGENCES)
+    if probes < 1:
+        raise ValueError(f"probes is {probes}: it must be at least 1.")
+    check_method(method, steps)
     check_finite("x1", x1)
     shape = x1.shape[1:]
     if divergence == "exact":
@@ -136,6 +155,8 @@ def log_likelihood(
     grid, kept = time_grid(t1, t0, steps, None, adaptive=method == "dopri5")
     with torch.no_grad():
         (x, change), _ = integrate(rates, (x1, x1.new_zeros(len(x1))), grid, kept, method, rtol, atol)
+    if not torch.isfinite(x[-1]).all() or not torch.isfinite(change[-1]).all():
+        raise RuntimeError(NOT_FINITE)
     return Likelihood(source.log_prob(x[-1]) + change[-1], x[-1], function.calls)
 
 
@@ -173,6 +194,8 @@ def bits_per_dim(
     Raises:
         ValueError: for floating-point images (their integer values are needed) or values outside [0, levels).
     """
+    if len(images) == 0:
+        raise ValueError("images is empty: pass at least one image.")
     if draws < 1:
         raise ValueError(f"draws is {draws}: it must be at least 1.")
     dim = images[0].numel()

@@ -50,7 +50,7 @@ def conditional_flow_matching(
         ValueError: for mismatched x0 and x1, a wrong shape of t, NaN data, or a model output of another shape.
     """
     xt, t = _point(path, x0, x1, t, generator)
-    return _mean_square(model(xt, t), path.target(x0, x1, t), t, weight)
+    return _mean_square(_output(model, xt, t), path.target(x0, x1, t), t, weight)
 
 
 def exact_flow_matching(
@@ -71,7 +71,7 @@ def exact_flow_matching(
     xt, t = _point(path, x0, x1, t, generator)
     with torch.no_grad():
         target = velocity(xt, t)
-    return _mean_square(model(xt, t), target, t, weight)
+    return _mean_square(_output(model, xt, t), target, t, weight)
 
 
 def noise_prediction(
@@ -88,7 +88,7 @@ def noise_prediction(
     Arguments as :func:`conditional_flow_matching`; the model predicts x0. ``velocity.from_noise`` turns it into a flow.
     """
     xt, t = _point(path, x0, x1, t, generator)
-    return _mean_square(model(xt, t), x0, t, weight)
+    return _mean_square(_output(model, xt, t), x0, t, weight)
 
 
 def score_matching(
@@ -107,7 +107,7 @@ def score_matching(
     ``weight`` multiplies this default. ``velocity.from_score`` turns the model into a flow.
     """
     xt, t = _point(path, x0, x1, t, generator)
-    return _mean_square(path.sigma(expand_time(t, xt)) * model(xt, t), -x0, t, weight)
+    return _mean_square(path.sigma(expand_time(t, xt)) * _output(model, xt, t), -x0, t, weight)
 
 
 def score_flow(
@@ -142,12 +142,18 @@ def _point(
     return path.interpolate(x0, x1, t), t
 
 
-def _mean_square(prediction: Tensor, target: Tensor, t: Tensor, weight: Weight | None) -> Tensor:
-    if prediction.shape != target.shape:
+def _output(model: Velocity, xt: Tensor, t: Tensor) -> Tensor:
+    """Evaluate the model, and refuse an output that would broadcast into a wrong loss."""
+    prediction = model(xt, t)
+    if prediction.shape != xt.shape:
         raise ValueError(
-            f"the model returned shape {tuple(prediction.shape)} for x of shape {tuple(target.shape)}: "
-            "a velocity, noise or score has the shape of x (a wrong one would broadcast into a wrong loss)."
+            f"the model returned shape {tuple(prediction.shape)} for x of shape {tuple(xt.shape)}: "
+            "a velocity, noise or score has the shape of x."
         )
+    return prediction
+
+
+def _mean_square(prediction: Tensor, target: Tensor, t: Tensor, weight: Weight | None) -> Tensor:
     squares = (prediction - target).square()
     if weight is not None:
         squares = squares * expand_time(weight(t), squares)

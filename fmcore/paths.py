@@ -148,7 +148,7 @@ def ot(sigma_min: float = 0.0) -> AffinePath:
     return AffinePath(
         name="ot",
         alpha=lambda t: t,
-        sigma=lambda t: 1 - slope * t,
+        sigma=lambda t: (1 - t) + sigma_min * t,  # as 1 - (1 - sigma_min) t it would lose its digits near t = 1
         d_alpha=torch.ones_like,
         d_sigma=lambda t: torch.full_like(t, -slope),
         t_max=1.0 if sigma_min > 0 else LAST_TIME,

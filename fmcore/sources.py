@@ -27,8 +27,10 @@ class Gaussian:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # a list from a configuration file is welcome
-        if self.std <= 0 or any(size < 1 for size in self.shape):
-            raise ValueError(f"Gaussian needs std > 0 and positive sizes, but has std {self.std}, shape {self.shape}.")
+        if not 0 < self.std < math.inf or any(size < 1 for size in self.shape):
+            raise ValueError(
+                f"Gaussian needs a finite std > 0 and positive sizes, but has std {self.std}, shape {self.shape}."
+            )
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None

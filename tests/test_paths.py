@@ -41,16 +41,7 @@ ROUND_TRIP = {torch.float32: 2e-3, torch.float64: 1e-11}
 # Schedules
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=[pytest.mark.xfail(strict=True, reason="1 - (1 - sigma_min) t cancels near t = 1")])
-        if case is OT_NARROW
-        else case
-        for case in CASES
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("case", CASES, ids=str)
 @float_types
 def test_schedules_and_slopes_equal_sixty_digit_arithmetic(case, dtype):
     """Also just before t = 1, where a sigma computed as sqrt(1 - alpha^2) would have no digit left."""

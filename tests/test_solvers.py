@@ -332,3 +332,9 @@ def test_a_velocity_that_is_not_finite_is_an_error_that_says_so(method, value):
 def test_a_velocity_of_another_shape_is_refused(method, shape):
     with pytest.raises(ValueError, match=r"the velocity returned shape .* for x of shape \(3, 2\)"):
         solvers.solve(lambda x, t: torch.zeros(shape, dtype=x.dtype), START, **options(method))
+
+
+def test_a_start_of_integers_is_refused():
+    """A flow in whole numbers would round at every step."""
+    with pytest.raises(TypeError, match="x0 holds torch.int64"):
+        solvers.solve(decay, torch.ones(3, 2, dtype=torch.int64), method="euler", steps=2)

@@ -163,6 +163,8 @@ mistakes = {
         / (1 / steps - (1 / steps).mean()).square().sum()
     ),
 }
+
+# %% tags=["check"]
 powers = [(steps, 3.0 * (1 / steps) ** p) for p in (1, 2, 4)]
 if checks.compare("order", order, right_order, powers, mistakes, rtol=0.01):
     truth = whirl_exact(starts, 1.0)
@@ -210,6 +212,7 @@ def right_divergence(velocity, x, t):
     return jacobians(velocity, x, t).diagonal(dim1=1, dim2=2).sum(dim=1)
 
 
+# %% tags=["check"]
 mistakes = {
     "only the first coordinate: sum over all i": lambda velocity, x, t: jacobians(velocity, x, t)[:, 0, 0],
     "all entries of the Jacobian are summed (is it the gradient of v.sum()?); only the diagonal belongs to the divergence": (

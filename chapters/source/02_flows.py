@@ -782,7 +782,7 @@ widgets.explore(
     start=widgets.choice(list(PATCHES)),
 )
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "-"}
 patches = torch.tensor(list(PATCHES.values()), dtype=torch.float64)
 ride = torch.cat([patches, (patches[:, None] + 0.005 * corners).reshape(-1, 2)])
 arrived = solvers.solve(right, ride, rtol=1e-9, atol=1e-9).x
@@ -1057,9 +1057,9 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
 # Left: *update by update* maximum likelihood is ahead, because it minimizes the very number we measure. Right: *operation by
-# operation* flow matching is, although it never computes a likelihood. (The learning rate, 0.03, was the best
-# of a small search for both.) This is the plane, where a likelihood is cheap. In 3,072 dimensions the exact divergence is out of the
-# question, its estimate adds noise, and a solve takes a hundred evaluations.
+# operation* flow matching is, although it never computes a likelihood. (In a small search over learning rates, none was clearly
+# better than 0.03 for either.) This is the plane, where a likelihood is cheap. In 3,072 dimensions the exact divergence is out
+# of the question, its estimate adds noise, and a solve takes a hundred evaluations.
 
 # %% slideshow={"slide_type": "subslide"}
 figure, axes = plotting.canvas(1, 3, height=3.2)

@@ -135,7 +135,7 @@ def figure(
     from matplotlib.figure import Figure
 
     if height is None:
-        height = 3.6 if columns == 1 and rows == 1 else rows * (width / columns) + 0.35
+        height = 3.6 if columns == 1 and rows == 1 else rows * (width / columns) + 0.15
     with matplotlib.rc_context(cast(Any, rc())):
         made = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(made)

@@ -55,7 +55,9 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         else f"{settings.solver_steps} steps"
     )
     estimate = (
-        "exact divergence" if settings.divergence == "exact" else f"Hutchinson's estimate, {settings.probes} probes"
+        "exact divergence"
+        if settings.divergence == "exact"
+        else f"Hutchinson's estimate, {settings.probes} probe{'s' * (settings.probes > 1)}"
     )
     record["evaluation"] = {
         "environment": records.environment(),
