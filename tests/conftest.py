@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 # Equal runs on every machine. HYPOTHESIS_PROFILE=explore looks for new examples, and takes its time.
 settings.register_profile("repeat", deadline=None, derandomize=True)

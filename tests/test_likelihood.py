@@ -438,4 +438,4 @@ def test_at_least_one_draw():
 
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="images is empty"):
-        likelihood.bits_per_dim(lambda x, t: x, torch.zeros(0, 2, dtype=torch.uint8), sources.Gaussian((2,)))
+        likelihood.bits_per_dim(lambda x, t: x, torch.zeros(0, 2, dtype=torch.uint8), Gaussian((2,)))

@@ -15,7 +15,6 @@ from fmcore import paths
 from tests.analytic import (
     CASES,
     FIVE,
-    OT_NARROW,
     VE,
     VP,
     differentiate,
