@@ -33,6 +33,7 @@ class Row:
 
     @property
     def reached(self) -> bool:
+        """Whether the ratio keeps to the goal."""
         word, number = self.goal.rsplit(" ", 1)
         return self.ratio >= float(number) if word == "at least" else self.ratio <= float(number)
 

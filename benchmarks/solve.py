@@ -1,4 +1,4 @@
-"""Solving the flow: sampling as fmcore, as Meta's ODESolver, and as torchdiffeq called directly (TorchCFM's examples)."""
+"""Solving the flow as fmcore, as Meta's ODESolver, and by torchdiffeq itself, as TorchCFM's examples do."""
 
 from __future__ import annotations
 

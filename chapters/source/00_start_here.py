@@ -24,6 +24,7 @@ from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, above, below, between, exactly
 
 style.use()
+torch.set_num_threads(1)  # networks this small gain nothing from a second core
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 card.show(

@@ -859,8 +859,8 @@ print(f"SDE twice from one start: ends {same_start:.2f} apart; two random data p
 # - A flow is invertible, so what density does it give to a point? ([02 Flows](02_flows.ipynb))
 # - We trained a noise predictor and computed the velocity from it. Why not train the velocity itself? ([03 Flow
 #   matching](03_flow_matching.ipynb))
-# - In the first half of the time the ODE hardly moves a point. Who says that the path must be a diffusion? ([04
-#   Probability paths](04_probability_paths.ipynb))
+# - In the first half of the time the ODE hardly moves a point. Who says that the path must be a diffusion? (Chapter 03
+#   begins with another one, the straight line.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What you saw

@@ -27,8 +27,9 @@ from fmcore.course.claims import Claim, about, above, below, between, exactly
 from fmcore.metrics import wasserstein2
 
 style.use()
+torch.set_num_threads(1)  # networks this small gain nothing from a second core
 
-# %% slideshow={"slide_type": "-"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 card.show(
     "03_flow_matching",
     goals=[
@@ -149,7 +150,7 @@ figure
 # A flow has *one* velocity at each place and time. At a place $x$ there are now $n$ conditional velocities, one
 # towards each data point.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "A particle is at x at time t. Which single velocity makes a cloud of particles follow p_t?",
     [
@@ -319,7 +320,7 @@ figure
 # Two ways to time $t$. **Pairs**: draw $x_0$ and $x_1$ independently and put $x_t$ on the line between them; by
 # definition $x_t \sim p_t$. **Flow**: start at $x_0$ and follow $\mathrm{d}x/\mathrm{d}t = u^*(x, t)$.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "Both ways start from the same 1,000 source samples. What do they have in common at t = 0.5?",
     [
@@ -402,7 +403,7 @@ for k in range(1, 5):
 # as well as the mean itself. It needs a target whose average given $x_t$ is $u^*$; it does not need straight lines, a
 # Gaussian source or independent pairs.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "One network, N samples (x0, x1, t): the gradients of both losses, from the same samples?",
     [
@@ -761,7 +762,7 @@ plotting.curves(grid, curves, xlabel="t", ylabel="mean, a dimension", log="y", m
 #
 # Every conditional path is a straight line at constant speed. The network was trained on nothing else.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "What do the trajectories of the marginal flow look like?",
     [
@@ -825,7 +826,7 @@ figure
 # them: 1,500 to train on, 297 held out. The same loss, the same network with 64 inputs, and the exact velocity of the
 # training images.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "Both velocities start from the same noise. Where do they end?",
     [
@@ -961,4 +962,4 @@ claims.table(rows)
 # 4. **The loss of a perfect network.** For Gaussian data the variance of the target can be computed with a pencil.
 # 5. **A sampler.** Euler's method, and where its last evaluation lies.
 #
-# Next: [04 Probability paths](04_probability_paths.ipynb).
+# Next: chapter 04, probability paths. What changes when the straight line is replaced by another path?

@@ -201,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     from nbclient.exceptions import CellExecutionError
 
     os.environ["OMP_NUM_THREADS"] = str(CORES)
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait slow each other down tenfold
     if hasattr(os, "sched_setaffinity"):  # so that the run time means what it says on a larger machine
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     failed = False

@@ -128,7 +128,7 @@ def holds(name: str, condition: Any, otherwise: str) -> Outcome:
 
 
 def _say(name: str, problem: str | None) -> Outcome:
-    print(f"✓ {name}: right." if problem is None else f"✗ {name}: {problem}.")
+    print(f"✓ {name}: right." if problem is None else f"✗ {name}: {problem.rstrip('.')}.")
     return Outcome(problem)
 
 
