@@ -12,6 +12,8 @@ LAB := $(if $(SCREEN),,--no-browser) $(if $(filter 0,$(shell id -u)),--allow-roo
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
+# Threads that spin while they wait slow down everything else on a small machine.
+export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test chapters clean $(STAGES)

@@ -122,6 +122,9 @@ def doctor() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; an error that the caller can mend is one line on stderr and exit status 2."""
+    # Before torch is loaded: threads that spin while they wait for each other make training many times slower when
+    # other programs use the processor too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app.cli(prog="fmcore", args=arguments, description="Flow matching from first principles.")
     except KeyboardInterrupt:

@@ -121,10 +121,21 @@ def test_a_planted_import_is_found(code, module, wrong):
 
 
 def test_importing_fmcore_loads_nothing_heavy():
+    """Neither the package nor the modules that it offers as attributes, which are loaded when they are first used."""
     code = (
-        "import json, sys, torch; before = {*sys.modules}; import fmcore; print(json.dumps([*{*sys.modules} - before]))"
+        "import json, sys, torch; before = {*sys.modules}; import fmcore; front = 'fmcore.paths' in sys.modules;"
+        "[getattr(fmcore, name) for name in fmcore.__all__]; print(json.dumps([front, *{*sys.modules} - before]))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    loaded = {name.split(".")[0] for name in json.loads(result.stdout)}
-    assert "fmcore" in loaded
-    assert not loaded & HEAVY, f"import fmcore loads {sorted(loaded & HEAVY)}"
+    front, *loaded = json.loads(result.stdout)
+    assert not front, "import fmcore alone should load no module of it"
+    assert {"fmcore.paths", "fmcore.solvers", "fmcore.training"} <= {*loaded}
+    heavy = {name.split(".")[0] for name in loaded} & HEAVY
+    assert not heavy, f"import fmcore loads {sorted(heavy)}"
+
+
+def test_an_unknown_module_is_an_error_that_lists_the_known_ones():
+    import fmcore
+
+    with pytest.raises(AttributeError, match="no attribute 'sovlers'; it has closed_form, couplings"):
+        _ = fmcore.sovlers

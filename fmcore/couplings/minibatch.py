@@ -6,7 +6,9 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fmcore.couplings.assignment import assign, column_prices
@@ -81,40 +83,39 @@ class MinibatchOT:
             TypeError: for integer samples or labels that are not integers.
         """
         check_pair(x0, x1)
-        groups = rows_by_class(labels, len(x1)) if labels is not None else [torch.arange(len(x1))]
-        order = torch.empty(len(x1), dtype=torch.int64)
+        groups = rows_by_class(labels, len(x1)) if labels is not None else [np.arange(len(x1))]
+        order = np.empty(len(x1), dtype=np.int64)
         with torch.no_grad():
             gain = inner_products(x1, x0)
-            gain = gain.cpu() if labels is not None else gain
-            for rows in groups:
-                part = gain if len(rows) == len(gain) else gain[rows][:, rows]
-                order[rows] = rows[assign(part) if self.method == "exact" else self._draw(part, generator)]
-        return x0.index_select(0, order.to(x0.device, non_blocking=True)), x1
+        for rows in groups:
+            part = gain if len(rows) == len(gain) else gain[np.ix_(rows, rows)]
+            order[rows] = rows[assign(part) if self.method == "exact" else self._draw(part, generator)]
+        return x0.index_select(0, torch.from_numpy(order).to(x0.device, non_blocking=True)), x1
 
-    def _draw(self, gain: Tensor, generator: torch.Generator | None) -> Tensor:
-        chances = entropic_plan(gain.cpu(), self.regularization or 0.0).cumsum(dim=1)
+    def _draw(self, gain: NDArray[np.floating], generator: torch.Generator | None) -> NDArray[np.int64]:
+        """For each row of the plan, one column at random, by its distribution function."""
+        shares = entropic_plan(gain, self.regularization or 0.0).cumsum(axis=1)
         device = generator.device if generator is not None else None
-        u = torch.rand(len(gain), 1, generator=generator, device=device, dtype=torch.float64).cpu()
-        return torch.searchsorted(chances, u * chances[:, -1:], right=True).squeeze(1).clamp(max=len(gain) - 1)
+        u = torch.rand(len(gain), 1, generator=generator, device=device, dtype=torch.float64).cpu().numpy()
+        return (u * shares[:, -1:] >= shares[:, :-1]).sum(axis=1)
 
 
-def rows_by_class(labels: Tensor, n: int) -> list[Tensor]:
-    """Return the row numbers of each class, int64 on the CPU."""
+def rows_by_class(labels: Tensor, n: int) -> list[NDArray[np.int64]]:
+    """Return the row numbers of each class."""
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels hold {labels.dtype}: pass integer classes, labels.long() if they are whole numbers.")
     if labels.shape != (n,):
         raise ValueError(f"labels have shape {tuple(labels.shape)}: pass one class a data sample, shape ({n},).")
-    labels = labels.cpu()
-    return [(labels == label).nonzero().squeeze(1) for label in labels.unique()]
+    known = labels.cpu().numpy()
+    return [np.flatnonzero(known == label) for label in np.unique(known)]
 
 
-def inner_products(x1: Tensor, x0: Tensor) -> Tensor:
-    """Return <x1_i, x0_j> (B, B), up to constants for rows and columns; float32 at least."""
+def inner_products(x1: Tensor, x0: Tensor) -> NDArray[np.floating]:
+    """Return <x1_i, x0_j> (B, B) on the host, up to constants for rows and columns; float32 at least."""
     dtype = torch.promote_types(torch.promote_types(x0.dtype, x1.dtype), torch.float32)
     with torch.autocast(x0.device.type, enabled=False):
-        gain = near_origin(x1.to(dtype)) @ near_origin(x0.to(dtype)).T
-    lowest, highest = gain.aminmax()
-    if not torch.isfinite(highest - lowest):
+        gain = (near_origin(x1.to(dtype)) @ near_origin(x0.to(dtype)).T).cpu().numpy()
+    if not (np.isfinite(gain.min()) and np.isfinite(gain.max())):
         check_finite("x0", x0)
         check_finite("x1", x1)
         raise ValueError("the inner products of x0 and x1 overflow: scale the data, images to [-1, 1].")
@@ -127,22 +128,23 @@ def near_origin(x: Tensor) -> Tensor:
     A shift of either side pairs alike. A few samples tell whether one is needed; it would cost a tenth of the pairing.
     """
     x = x.reshape(len(x), x[:1].numel())
-    few = x[:16]
+    few = x[:8]
     middle = few.mean(dim=0)
     return x - middle if middle.norm() > 3 * (few - middle).norm() else x
 
 
-def entropic_plan(gain: Tensor, regularization: float) -> Tensor:
-    """Return the plan (B, B) over pairs (x1_i, x0_j), float64, for the cost -2 gain; every entry expected 1/B^2."""
+def entropic_plan(gain: NDArray[np.floating], regularization: float) -> NDArray[np.float64]:
+    """Return the plan (B, B) between x1 (rows) and x0 for the cost -2 gain; rows and columns sum to 1/B."""
     import ot
 
-    # The plan does not change with the prices either, but with them its kernel does not underflow.
-    cost = -2 * (gain.double() - column_prices(gain).double())
-    cost -= cost.amin(dim=1, keepdim=True)
-    weights = torch.full((len(cost),), 1 / len(cost), dtype=torch.float64)
+    # Prices leave the plan alone too, and keep its kernel from underflowing.
+    cost = 2 * np.subtract(column_prices(gain), gain, dtype=np.float64)
+    cost -= cost.min(axis=1, keepdims=True)
+    weights = np.full(len(cost), 1 / len(cost))
     stop = TOLERANCE / len(cost) ** 0.5
-    plan = ot.sinkhorn(weights, weights, cost, regularization, numItermax=ITERATIONS, stopThr=stop, warn=False)
-    off = float((len(plan) * plan.sum(dim=0) - 1).square().mean().sqrt())
+    with np.errstate(all="ignore"):  # what went wrong shows in the sums of the plan
+        plan = ot.sinkhorn(weights, weights, cost, regularization, numItermax=ITERATIONS, stopThr=stop, warn=False)
+    off = float(np.sqrt(np.square(len(plan) * plan.sum(axis=0) - 1).mean()))
     if not off < 0.1:
         raise ValueError(
             f"regularization {regularization:g} is too small for these distances: use method='exact', its limit."

@@ -16,8 +16,15 @@ from tests.notebooks import checks
 EXECUTED = build.ROOT / "build" / "executed"
 
 
-def texts(cell) -> str:
-    return "\n".join(checks.texts(cell.outputs))
+def verdicts(notebook) -> list[str]:
+    """For each exercise, what the check cells after it say."""
+    said: list[str] = []
+    for cell in notebook.cells:
+        if "exercise" in checks.tags(cell):
+            said.append("")
+        if "check" in checks.tags(cell):
+            said[-1] += "\n".join(checks.texts(cell.outputs))
+    return said
 
 
 @pytest.mark.parametrize("pair", [p for p in build.pairs() if not p.student], ids=lambda pair: pair.name)
@@ -36,10 +43,11 @@ def test_solutions_pass_every_check(pair, tmp_path):
     notebook = build.read(pair.source)
     execution.execute(notebook, tmp_path)
     problems = checks.stored_outputs(notebook)
-    cells = [cell for cell in notebook.cells if "check" in checks.tags(cell)]
-    assert cells, "no cell is tagged 'check'"
-    problems += [text for text in map(texts, cells) if "✗" in text or "✓" not in text]
     assert not problems, "\n".join(problems)
+    assert verdicts(notebook), "no cell is tagged 'exercise'"
+    for number, said in enumerate(verdicts(notebook), 1):
+        assert "✓" in said, f"exercise {number}: nothing says that the solution is right: {said!r}"
+        assert "✗" not in said, f"exercise {number}: {said}"
 
 
 @pytest.mark.parametrize("pair", [p for p in build.pairs() if p.student], ids=lambda pair: pair.name)
@@ -47,6 +55,7 @@ def test_empty_exercise_sheet_runs_and_no_check_is_content(pair, tmp_path):
     notebook = nbformat.read(pair.notebook, as_version=4)
     execution.execute(notebook, tmp_path)
     problems = checks.stored_outputs(notebook)
-    cells = [cell for cell in notebook.cells if "check" in checks.tags(cell)]
-    problems += [text for text in map(texts, cells) if "✓" in text or "not written yet" not in text]
     assert not problems, "\n".join(problems)
+    for number, said in enumerate(verdicts(notebook), 1):
+        assert "not written yet" in said, f"exercise {number}: nothing says that it is open: {said!r}"
+        assert "✓" not in said, f"exercise {number}: right without an answer: {said}"
