@@ -26,8 +26,8 @@ LOGIT_TOLERANCE = 1e-3
 NEGLIGIBLE = 20.0
 # A row with more candidates than n / CROWD is cheaper in one float64 product than by its differences.
 CROWD = 64
-# Elements of one (B, chunk) block of logits, and of a block of differences: 4 MB in float32.
-BLOCK = 2**20
+# Elements of one (B, chunk) block of logits, 16 MB in float32, and of points taken to float64 at once, 8 MB.
+BLOCK, PIECE = 2**22, 2**20
 
 
 class EmpiricalVelocity:
@@ -46,7 +46,7 @@ class EmpiricalVelocity:
     Args:
         data: (n, *shape) floating point, finite, n >= 1; kept by reference, not copied.
         path: any affine path.
-        chunk_size: points handled at once; by default as many as keep a block of logits at 4 MB. Memory does not
+        chunk_size: points handled at once; by default as many as keep a block of logits at 16 MB. Memory does not
             grow with n times B, unless a gradient in x is asked for: a running softmax goes through the chunks.
 
     Raises:
@@ -65,9 +65,11 @@ class EmpiricalVelocity:
         self.path = path if path is not None else rectified()
         self.chunk_size = chunk_size
         self._points = data.flatten(1)
-        # In pieces, so that no copy of the data is made on the way.
-        pieces = self._points.split(max(1, BLOCK // self._points.shape[1]))
-        self._squares = torch.cat([piece.double().square().sum(dim=1) for piece in pieces])
+        # In pieces and in place: no copy of the data is made, and small results do not scatter over freed memory.
+        self._squares = self._points.new_empty(len(data), dtype=torch.float64)
+        size = max(1, PIECE // self._points.shape[1])
+        for piece, out in zip(self._points.split(size), self._squares.split(size), strict=True):
+            torch.sum(piece.double().square(), dim=1, out=out)
         check_finite("data", self._squares)
         self._radius = float(self._squares.max().sqrt())
 
@@ -123,7 +125,7 @@ class EmpiricalVelocity:
     def _chunks(self, query: Tensor) -> Iterator[slice]:
         size = self.chunk_size or max(1, BLOCK // max(1, len(query)))
         if self.chunk_size is None and query.dtype != self._points.dtype:  # each chunk of points is converted
-            size = min(size, max(1, 4 * BLOCK // query.shape[1]))
+            size = min(size, max(1, 4 * PIECE // query.shape[1]))
         for start in range(0, len(self.data), size):
             yield slice(start, min(start + size, len(self.data)))
 
@@ -169,13 +171,17 @@ class EmpiricalVelocity:
         """The mean of the points ``column`` for the queries ``row``, weighted in float64; zero for other queries."""
         t = t.double()
         alpha, variance = self.path.alpha(t)[:, None], self.path.sigma(t) ** 2
-        pieces = list(zip(*(part.split(max(1, BLOCK // query.shape[1])) for part in (row, column)), strict=True))
-        squares = [(query[r].double() - alpha[r] * self._points[c].double()).square().sum(dim=1) for r, c in pieces]
-        logits = -torch.cat(squares) / (2 * variance[row])
+        size = max(1, PIECE // query.shape[1])
+        pieces = [slice(start, start + size) for start in range(0, len(row), size)]
+        squares = torch.empty_like(row, dtype=torch.float64)
+        for piece in pieces:
+            r, c = row[piece], column[piece]
+            squares[piece] = (query[r].double() - alpha[r] * self._points[c].double()).square().sum(dim=1)
+        logits = -squares / (2 * variance[row])
         largest = logits.new_full((len(query),), -torch.inf).scatter_reduce(0, row, logits.detach(), "amax")
         share = torch.exp(logits - largest[row])
         share = share / torch.zeros_like(largest).index_add(0, row, share)[row]
         mean = torch.zeros_like(query, dtype=torch.float64)
-        for (r, c), weight in zip(pieces, share.split([len(r) for r, _ in pieces]), strict=True):
-            mean = mean.index_add(0, r, weight[:, None] * self._points[c].double())
+        for piece in pieces:
+            mean = mean.index_add(0, row[piece], share[piece, None] * self._points[column[piece]].double())
         return mean

@@ -140,11 +140,11 @@ def test_gradients_of_late_rows_equal_those_of_the_differences(case):
     assert error.max() < 1e-3
 
 
-def test_construction_copies_no_data():
-    """The data are kept by reference, and a query leaves them as they were."""
-    data = CLOUDS["images"](seeded(7))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_data_are_kept_by_reference_and_stay_as_they_are(dtype):
+    data = CLOUDS["images"](seeded(7)).to(dtype)
     before = data.clone()
     u = EmpiricalVelocity(data, paths.cosine())
     assert u.data is data
-    u(torch.randn(5, 3, 10, 10, generator=seeded(8)), torch.linspace(0.1, 0.999, 5))
+    u(torch.randn(5, 3, 10, 10, generator=seeded(8), dtype=dtype), torch.linspace(0.1, 0.999, 5))
     assert torch.equal(data, before)

@@ -12,7 +12,7 @@ EXPERIMENTS: dict[str, Configuration] = {
         experiment="digits",
         data="digits",
         network=NetworkConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), heads=2),
-        training=TrainingConfig(steps=800, batch=64, lr=3e-3, warmup=100, decay="cosine", ema=0.995),
+        training=TrainingConfig(steps=640, batch=64, lr=3e-3, warmup=100, decay="cosine", ema=0.995),
         evaluation=EvaluationConfig(rtol=1e-3, atol=1e-3),
     ),
 }
