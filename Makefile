@@ -16,7 +16,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test chapters clean $(STAGES)
+.PHONY: help lab test chapters bench clean $(STAGES)
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 18
@@ -62,6 +62,10 @@ notebooks: $(READY) ## the notebooks: in step, clean, right on two runs
 
 browser: $(READY) ## the chapters in JupyterLab, in a real browser
 	$(PYTEST) -rs tests/browser
+
+bench: $(READY) ## speed beside other packages, as one table of ratios (one of them: NAME=pairing)
+	@test -d build/peers || $(BIN)/python -m pip install --quiet --no-deps --target build/peers -r benchmarks/requirements.txt
+	PYTHONPATH=build/peers $(BIN)/python -m benchmarks $(NAME)
 
 clean: ## remove what the commands above made
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

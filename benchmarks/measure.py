@@ -60,7 +60,7 @@ def installed(peer: str) -> bool:
     """Whether a peer can be imported; says so when it cannot."""
     if importlib.util.find_spec(peer) is not None:
         return True
-    print(f"{peer} is not installed: its rows are left out (benchmarks/README.md says how to install it).")
+    print(f"{peer} is not installed: its rows are left out (`make bench` installs it).")
     return False
 
 

@@ -9,7 +9,8 @@ from fmcore import closed_form, likelihood, losses, networks, paths, solvers, so
 from tests.peers.conventions import agree, pairs
 
 flow_matching = pytest.importorskip(
-    "flow_matching.path", reason="Meta's flow_matching is not installed: see benchmarks/README.md"
+    "flow_matching.path",
+    reason="Meta's flow_matching is not installed: `make bench` installs it in build/peers, for PYTHONPATH",
 )
 scheduler = pytest.importorskip("flow_matching.path.scheduler")
 solver = pytest.importorskip("flow_matching.solver")

@@ -11,7 +11,8 @@ from fmcore.couplings.minibatch import entropic_plan, inner_products
 from tests.peers.conventions import agree, pairs
 
 cfm = pytest.importorskip(
-    "torchcfm.conditional_flow_matching", reason="TorchCFM is not installed: see benchmarks/README.md"
+    "torchcfm.conditional_flow_matching",
+    reason="TorchCFM is not installed: `make bench` installs it in build/peers, for PYTHONPATH",
 )
 transport = pytest.importorskip("torchcfm.optimal_transport")
 
