@@ -65,6 +65,7 @@ browser: $(READY) ## the chapters in JupyterLab, in a real browser
 
 bench: $(READY) ## speed beside other packages, as one table of ratios (one of them: NAME=pairing)
 	@test -d build/peers || $(BIN)/python -m pip install --quiet --no-deps --target build/peers -r benchmarks/requirements.txt
+	@rm -rf build/peers/tests # a package of that name in a peer's wheel would hide ours
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks $(NAME)
 
 clean: ## remove what the commands above made

@@ -62,7 +62,7 @@ def run() -> list[Row]:
         for name, peer, build in (("TorchCFM", "torchcfm", torchcfm), ("Meta", "flow_matching", meta)):
             if installed(peer):
                 theirs = build(model, x0, x1)
-                difference = f"{(ours(times) / theirs(times)).item() - 1:+.0e} of the loss"
+                difference = f"losses differ by {abs((ours(times) / theirs(times)).item() - 1):.0e}"
                 what = f"loss and gradient, MLP, 256 x {dim}"
                 rows.append(Row(what, name, *speed(step(ours), step(theirs), 400), "at least 0.95", difference))
     return rows

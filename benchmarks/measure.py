@@ -20,7 +20,7 @@ class Row:
         ratio: median over repetitions of their time over ours (speed), or of our amount over theirs (memory).
         low, high: quartiles of the ratio.
         goal: what the ratio should reach, "at least" or "at most" so much.
-        agreement: how far the two results differ.
+        note: how far the two results differ, or what else there is to say.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Row:
     low: float
     high: float
     goal: str
-    agreement: str = ""
+    note: str = ""
 
     @property
     def reached(self) -> bool:
@@ -66,11 +66,11 @@ def installed(peer: str) -> bool:
 
 def table(rows: list[Row]) -> str:
     """Return the rows as a table in Markdown."""
-    lines = ["| what | against | ratio (quartiles) | goal | reached | results differ by |", "|---|---|---|---|---|---|"]
+    lines = ["| what | against | ratio (quartiles) | goal | reached | note |", "|---|---|---|---|---|---|"]
     for row in rows:
         ratio = f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})"
         reached = "yes" if row.reached else "no"
-        lines.append(f"| {row.what} | {row.against} | {ratio} | {row.goal} | {reached} | {row.agreement} |")
+        lines.append(f"| {row.what} | {row.against} | {ratio} | {row.goal} | {reached} | {row.note} |")
     return "\n".join(lines)
 
 

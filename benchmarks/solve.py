@@ -46,7 +46,7 @@ def run() -> list[Row]:
 
                 peers.append(("Meta ODESolver", sampled))
             for peer, theirs in peers:
-                difference = f"{float((ours() - theirs()).abs().max()):.0e} at most"
+                difference = f"ends differ by {float((ours() - theirs()).abs().max()):.0e}"
                 what = f"solve, {method}{f' {steps} steps' if steps else ''}, MLP, 256 x {dim}"
                 repetitions = 60 if dim == 2 else 15
                 rows.append(Row(what, peer, *speed(ours, theirs, repetitions), "at least 0.95", difference))
