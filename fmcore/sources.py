@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmcore.validation import unknown_name
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -47,3 +49,21 @@ class Gaussian:
         dim = math.prod(self.shape)
         squares = x.reshape(len(x), -1).square().sum(dim=1)
         return -squares / (2 * self.std**2) - dim * (math.log(self.std) + math.log(2 * math.pi) / 2)
+
+
+SOURCES = {"gaussian": Gaussian}
+
+
+def by_name(name: str, shape: tuple[int, ...], **parameters: float) -> Gaussian:
+    """Build a source from a configuration: ``by_name("gaussian", (2,), std=2.0)``.
+
+    Raises:
+        ValueError: for an unknown name (the known ones are listed: none falls back to a Gaussian), or a parameter
+            that the source does not take.
+    """
+    if name not in SOURCES:
+        raise unknown_name("source", name, SOURCES)
+    try:
+        return SOURCES[name](shape, **parameters)
+    except TypeError as error:
+        raise ValueError(f"source {name!r} does not take these parameters: {error}") from error
