@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from importlib.metadata import version
@@ -85,3 +86,12 @@ def test_conda_installs_from_the_same_list():
     assert extras
     assert extras <= set(PROJECT["optional-dependencies"])
     assert len(arguments) == 2, "another pip line would be another list of versions"
+
+
+def test_readme_says_what_the_record_of_digits_holds():
+    record = json.loads((ROOT / "data" / "results" / "digits.json").read_text(encoding="utf-8"))
+    bits = {name: found["value"] for name, found in record["values"]["bits_per_dim"].items()}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    flow, gaussian = bits["flow"], bits["Gaussian, full covariance"]
+    said = f"gave {flow:.2f} bits/dim (a Gaussian fitted to the pixels gives {gaussian:.2f})"
+    assert said in readme
