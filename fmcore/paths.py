@@ -42,6 +42,7 @@ class AffinePath:
         d_alpha, d_sigma: their derivatives in t.
         t_max: the last time at which velocities are finite; train and solve on [0, t_max].
         parameters: the numbers the path was made with, for configurations and records.
+        straight: whether alpha = t and sigma = 1 - t, so that x_t and its derivative take one operation each.
     """
 
     name: str
@@ -51,6 +52,7 @@ class AffinePath:
     d_sigma: Schedule = field(repr=False, compare=False)
     t_max: float = LAST_TIME
     parameters: Mapping[str, float] = field(default_factory=dict)
+    straight: bool = False
 
     @property
     def source_scale(self) -> float:
@@ -64,14 +66,18 @@ class AffinePath:
     def interpolate(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
         """Return x_t = alpha_t x1 + sigma_t x0, shape (B, *shape), for t of shape () or (B,)."""
         check_pair(x0, x1)
-        t = expand_time(check_time(t, x1), x1)
-        return self.alpha(t) * x1 + self.sigma(t) * x0
+        return self._interpolate(x0, x1, expand_time(check_time(t, x1), x1))
 
     def target(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
         """Return d x_t / dt = alpha_t' x1 + sigma_t' x0, what conditional flow matching regresses on."""
         check_pair(x0, x1)
+        return self._target(x0, x1, expand_time(check_time(t, x1), x1))
+
+    def interpolate_with_target(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return :meth:`interpolate` and :meth:`target` together, for a training step: checked once."""
+        check_pair(x0, x1)
         t = expand_time(check_time(t, x1), x1)
-        return self.d_alpha(t) * x1 + self.d_sigma(t) * x0
+        return self._interpolate(x0, x1, t), self._target(x0, x1, t)
 
     def velocity(self, xt: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
         """Return the conditional velocity u_t(x | x1) (Lipman et al. 2023, Theorem 3).
@@ -131,6 +137,16 @@ class AffinePath:
         alpha, sigma = self.alpha(t), self.sigma(t)
         return (2 * sigma * (self.d_alpha(t) * sigma / alpha - self.d_sigma(t))).clamp(min=0).sqrt()
 
+    def _interpolate(self, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+        if self.straight and x0.dtype == x1.dtype:
+            return torch.lerp(x0, x1, t)
+        return torch.addcmul(self.alpha(t) * x1, self.sigma(t), x0)
+
+    def _target(self, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+        if self.straight:
+            return x1 - x0
+        return torch.addcmul(self.d_alpha(t) * x1, self.d_sigma(t), x0)
+
     def _at(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         t = expand_time(check_time(t, x), x)
         return self.alpha(t), self.sigma(t), self.d_alpha(t), self.d_sigma(t)
@@ -153,6 +169,7 @@ def ot(sigma_min: float = 0.0) -> AffinePath:
         d_sigma=lambda t: torch.full_like(t, -slope),
         t_max=1.0 if sigma_min > 0 else LAST_TIME,
         parameters={"sigma_min": sigma_min},
+        straight=sigma_min == 0,
     )
 
 
@@ -164,6 +181,7 @@ def rectified() -> AffinePath:
         sigma=lambda t: 1 - t,
         d_alpha=torch.ones_like,
         d_sigma=lambda t: torch.full_like(t, -1.0),
+        straight=True,
     )
 
 

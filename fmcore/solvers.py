@@ -75,7 +75,7 @@ def solve(
     check_method(method, steps)
     _check_start(x0)
     grid, kept = time_grid(t0, t1, None if method == "dopri5" else steps, times, adaptive=method == "dopri5")
-    function = CountedVelocity(velocity, t0, t1)
+    function = CountedVelocity(velocity, t0, t1, adaptive=method == "dopri5")
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         states, at = integrate(lambda t, x: function(x, t), x0, grid, kept, method, rtol, atol)
     if not torch.isfinite(states[-1]).all():
@@ -154,18 +154,23 @@ def solve_sde(
 
 
 class CountedVelocity:
-    """A velocity that counts its calls, keeps t within the interval of the solve, and checks what it returns."""
+    """A velocity that counts its calls, keeps t within the interval of the solve, and checks what it returns.
 
-    def __init__(self, velocity: Velocity, t0: float, t1: float) -> None:
+    ``adaptive`` says that the solver tries a first step of a length that it guesses, which may lead past the end, where
+    a velocity may be singular. Its second evaluation is there; all others, and those on a grid, are within.
+    """
+
+    def __init__(self, velocity: Velocity, t0: float, t1: float, adaptive: bool = True) -> None:
         self.velocity = velocity
         self.first, self.last = min(t0, t1), max(t0, t1)
+        self.adaptive = adaptive
         self.calls = 0
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Return v(x, t); raises ValueError when v is not shaped like x."""
         self.calls += 1
-        # An adaptive solver tries times past the end, where a velocity may be singular.
-        v = self.velocity(x, t.to(x).clamp(self.first, self.last))
+        t = t.to(x)
+        v = self.velocity(x, t.clamp(self.first, self.last) if self.adaptive and self.calls == 2 else t)
         if v.shape != x.shape:
             raise ValueError(f"the velocity returned shape {tuple(v.shape)} for x of shape {tuple(x.shape)}.")
         return v
@@ -208,12 +213,23 @@ def integrate(
     grid = grid.to(first.device)
     options: dict[str, Any] = {"step_t": grid[-1:]}  # end on t1 instead of stepping past it and interpolating back
     if method in FIXED_STEP:
+        grid = without_conversions(grid, first.dtype)
         options = {"grid_constructor": lambda f, y, t: grid}
     name = FIXED_STEP.get(method, method)
     try:
         return odeint(function, state, grid[at], rtol=rtol, atol=atol, method=name, options=options), at
     except AssertionError as error:  # how torchdiffeq says that the step size went to zero or the state to NaN
         raise RuntimeError(f"{NOT_FINITE} (torchdiffeq: {str(error)[:80]})") from error
+
+
+def without_conversions(grid: Tensor, dtype: torch.dtype) -> Tensor:
+    """The grid in float32 for a float32 state, which saves a conversion of t an evaluation.
+
+    Nothing is lost: the velocity is given t in float32 anyway, and the difference of two neighbours is exact, so that
+    the steps add up to the interval. A grid so fine that neighbours would become equal stays as it is.
+    """
+    rounded = grid.float()
+    return rounded if dtype == torch.float32 and (rounded.diff() != 0).all() else grid
 
 
 def time_grid(
