@@ -274,6 +274,15 @@ def test_data_that_are_not_finite_are_refused_by_name(loss, which, bad):
 
 
 @every_loss
+def test_data_so_large_that_their_sum_overflows_are_not_called_infinite(loss):
+    x0 = batch(13)[0].float()
+    x1 = torch.full_like(x0, 3e38)
+    t = torch.full((len(x0),), 0.99)
+    assert not torch.isfinite(VP.path.interpolate(x0, x1, t).sum())
+    loss(lambda x, t: 0 * x, VP.path, x0, x1, t)
+
+
+@every_loss
 def test_integers_and_pairs_that_do_not_fit_are_refused(loss):
     x0, x1, t = batch(14)
     with pytest.raises(TypeError, match="x1 holds torch.uint8: scale it"):

@@ -141,6 +141,16 @@ def test_interpolate_and_target_follow_the_schedules_of_each_sample(case, t, sha
         assert xt[i].dtype == target[i].dtype == dtype
         assert ((xt[i] - point).abs() <= ROUNDING[dtype] * max(alpha, sigma) * size).all()
         assert ((target[i] - slope).abs() <= ROUNDING[dtype] * max(d_alpha, -d_sigma) * size).all()
+    together = case.path.interpolate_with_target(x0, x1, times)
+    assert_close(together, (xt, target), rtol=0, atol=0)
+
+
+@five_cases
+def test_source_and_data_of_two_precisions_meet_in_the_finer_one(case):
+    x0, x1 = torch.randn(2, 4, 3, generator=seeded(5), dtype=torch.float64)
+    rough = x0.float()
+    xt, target = case.path.interpolate_with_target(rough, x1, 0.25)
+    assert_close((xt, target), case.path.interpolate_with_target(rough.double(), x1, 0.25), rtol=1e-12, atol=1e-12)
 
 
 @every_case

@@ -190,6 +190,15 @@ def test_dopri5_on_a_velocity_singular_at_the_end_of_a_path():
     assert_close(solution.x, truth.flow(x, 0.0, VP.path.t_max), rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "rk4"])
+def test_a_grid_finer_than_float32_can_tell_apart(method):
+    """Two steps of 1e-9 in the middle: a float32 state moves as it should over the rest."""
+    times = [0.0, 0.5, 0.5 + 1e-9, 0.5 + 2e-9, 1.0]
+    solution = solvers.solve(lambda x, t: torch.ones_like(x), START.float(), method=method, times=times)
+    assert_close(solution.trajectory[1:4], (START.float() + 0.5).expand(3, *START.shape), rtol=1e-6, atol=1e-6)
+    assert_close(solution.x, START.float() + 1, rtol=1e-6, atol=1e-6)
+
+
 # Trajectories
 
 
