@@ -49,8 +49,9 @@ class FixedPairs:
 def reflow(flow: Callable[[Tensor], Tensor], x0: Tensor, batch_size: int = 512) -> FixedPairs:
     """Pair each x0 with the point that a flow takes it to (Liu et al. 2022, rectified flow).
 
-    A model trained on these pairs has straighter trajectories: they no longer cross, and the transport cost of the
-    pairs is not higher than before, for any convex cost (theorem 3.5 there).
+    The trajectories of a flow never meet, so the lines of its pairs cross less than those it was trained on, and a model
+    trained on them is straighter. Their transport cost is not higher, for any convex cost (theorem 3.5 there); it is
+    not the optimal one either.
 
     Args:
         flow: maps x0 (B, *shape) to x1 (B, *shape), for example
