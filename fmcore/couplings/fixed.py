@@ -49,9 +49,9 @@ class FixedPairs:
 def reflow(flow: Callable[[Tensor], Tensor], x0: Tensor, batch_size: int = 512) -> FixedPairs:
     """Pair each x0 with the point that a flow takes it to (Liu et al. 2022, rectified flow).
 
-    The trajectories of a flow never meet, so the lines of its pairs cross less than those it was trained on, and a model
-    trained on them is straighter. Their transport cost is not higher, for any convex cost (theorem 3.5 there); it is
-    not the optimal one either.
+    The trajectories of a flow never meet, so the lines of its pairs cross less than those it was trained on, and a
+    model trained on them is straighter. Their transport cost is not higher, for any convex cost (theorem 3.5 there);
+    it is not the optimal one either.
 
     Args:
         flow: maps x0 (B, *shape) to x1 (B, *shape), for example
