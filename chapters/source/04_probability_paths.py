@@ -526,17 +526,18 @@ for name, path in {"OT": ot, "VP": vp}.items():
     halfway["digits, " + name] = half_time(left["digits, " + name])
     print(f"digits, {name}: half of the noise is gone at t = {halfway['digits, ' + name]:.2f}")
 columns = [0, 40, 80, 110, 130, 150, 170, 185, 200]
-chosen = [5, 10, 4]
+near = torch.cdist(digit_flows["OT"].x.flatten(1), images.flatten(1)).amin(dim=1)
+chosen = near.argsort()[[0, 3, 4]].tolist()  # three of the clearest digits: near a real one
 rows = [flow.trajectory[columns, k] for k in chosen for flow in digit_flows.values()]
 titles = [f"t = {float(line[k]):.2f}" for k in columns]
 plotting.images(torch.cat(rows), columns=9, rows=["OT", "VP"] * 3, titles=titles, low=-1.1, high=1.1)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Three noises, each along both paths. The OT network shows the digit early and takes the noise away evenly; on the VP
-# path one sees noise until about three quarters of the time are over, and then all happens at once. The last column
-# is what the theory of the clock and the ruler asks for: two networks that were trained separately, on different
-# paths, make nearly the same digit from the same noise. How near? For scale: the distance between samples from
-# *different* noises.
+# Three noises, chosen because their ends are clear digits, each along both paths. The OT network shows the digit early
+# and takes the noise away evenly; on the VP path one sees noise until about three quarters of the time are over, and
+# then all happens at once. The last column is what the theory of the clock and the ruler asks for: two networks that
+# were trained separately, on different paths, make nearly the same digit from the same noise. How near? For scale: the
+# distance between samples from *different* noises.
 
 # %% slideshow={"slide_type": "fragment"}
 ends = {name: flow.x for name, flow in digit_flows.items()}
