@@ -1,4 +1,4 @@
-"""Run benchmarks and print one table: ``python -m benchmarks [pairing] [loss] [solve] [closed_form] [--threads N]``."""
+"""Run benchmarks and print one table: ``python -m benchmarks [pairing] [loss] [...] [--threads N]``; see NAMES."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import measure
 
-NAMES = ("pairing", "loss", "solve", "closed_form")
+NAMES = ("pairing", "loss", "solve", "closed_form", "unet")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fmcore import closed_form as closed_form
     from fmcore import couplings as couplings
     from fmcore import data as data
+    from fmcore import guidance as guidance
     from fmcore import likelihood as likelihood
     from fmcore import losses as losses
     from fmcore import metrics as metrics
@@ -31,6 +32,7 @@ __all__ = [
     "closed_form",
     "couplings",
     "data",
+    "guidance",
     "likelihood",
     "losses",
     "metrics",

@@ -157,7 +157,7 @@ def log_likelihood(
         (x, change), _ = integrate(rates, (x1, x1.new_zeros(len(x1))), grid, kept, method, rtol, atol)
     if not torch.isfinite(x[-1]).all() or not torch.isfinite(change[-1]).all():
         raise RuntimeError(NOT_FINITE)
-    return Likelihood(source.log_prob(x[-1]) + change[-1], x[-1], function.calls)
+    return Likelihood(source.log_prob(x[-1]) + change[-1], x[-1], function.nfe)
 
 
 def bits_per_dim(

@@ -30,7 +30,8 @@ class Solution:
 
     Attributes:
         x: (B, *shape), the state at t1.
-        nfe: evaluations of the velocity, each for the whole batch, rejected steps included.
+        nfe: evaluations of the velocity, each for the whole batch, rejected steps included; a guided velocity counts
+            as the network forwards that it takes.
         times: (T,) float64, the times of the trajectory; (t0, t1) when none were asked for.
         trajectory: (T, B, *shape), the states at ``times``; None when none were asked for.
     """
@@ -81,8 +82,8 @@ def solve(
     if not torch.isfinite(states[-1]).all():
         raise RuntimeError(NOT_FINITE)
     if times is None:
-        return Solution(states[-1], function.calls, grid[[0, -1]])
-    return Solution(states[-1], function.calls, grid[kept], states[[at.index(k) for k in kept]])
+        return Solution(states[-1], function.nfe, grid[[0, -1]])
+    return Solution(states[-1], function.nfe, grid[kept], states[[at.index(k) for k in kept]])
 
 
 def solve_sde(
@@ -149,8 +150,8 @@ def solve_sde(
     if not torch.isfinite(x).all():
         raise RuntimeError(NOT_FINITE)
     if times is None:
-        return Solution(x, function.calls, grid[[0, -1]])
-    return Solution(x, function.calls, grid[kept], torch.stack(trajectory))
+        return Solution(x, function.nfe, grid[[0, -1]])
+    return Solution(x, function.nfe, grid[kept], torch.stack(trajectory))
 
 
 class CountedVelocity:
@@ -174,6 +175,11 @@ class CountedVelocity:
         if v.shape != x.shape:
             raise ValueError(f"the velocity returned shape {tuple(v.shape)} for x of shape {tuple(x.shape)}.")
         return v
+
+    @property
+    def nfe(self) -> int:
+        """Network forwards a sample: a guided velocity says that each call takes two (``evaluations``)."""
+        return self.calls * getattr(self.velocity, "evaluations", 1)
 
 
 def check_method(method: str, steps: int | None) -> None:

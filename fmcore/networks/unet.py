@@ -13,6 +13,9 @@ input. A block is a residual pair of convolutions, told about the time (and the 
 at the chosen resolutions it ends with self-attention over all pixels. The last layer, and the last of every residual
 branch, start at zero: the untrained network predicts zero velocity, and the branches wait to be switched on.
 
+Wide 3x3 convolutions take a shorter way on the CPU (`fmcore.networks.winograd`). For a GPU, train with bfloat16
+autocast, channels_last and torch.compile: the whole network is one graph.
+
 With 128 channels, multipliers (1, 2, 2, 2), 2 blocks and attention at 16x16 this is the network of 35.7 million
 parameters in most CIFAR-10 work on flow matching.
 """
@@ -21,10 +24,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fmcore.networks.winograd import Convolution
 
 # Times in [0, 1] are stretched by this before their sines and cosines are taken, at wavelengths from 2 pi to
 # 2 pi 10,000. Without it, most features are nearly constant; with 1000, the number of steps of discrete diffusion, the
@@ -111,16 +117,13 @@ class UNet(nn.Module):
 
         Raises:
             ValueError: on an x of another shape, on times or labels that do not match it, and on labels given to a
-                network that was built without num_classes.
+                network that was built without num_classes. The values of labels are looked at on the CPU, not compiled;
+                elsewhere the lookup of the embedding fails on them.
         """
         self.check(x, t, labels)
-        condition = self.time(time_features(t.expand(len(x)), self.channels).to(x.dtype))
-        if self.label is not None:
-            if labels is None:
-                labels = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
-            condition = condition + self.label(labels)
-        condition = F.silu(condition)
-
+        condition = F.silu(self.embed(t.expand(len(x)), labels))
+        if x.device.type == "cpu":  # what Winograd's way returns, and no slower without; elsewhere the caller decides
+            x = x.contiguous(memory_format=torch.channels_last)
         h = self.first(x)
         skips = [h]
         for layer in self.down:
@@ -133,6 +136,20 @@ class UNet(nn.Module):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = layer(h, condition)
         return self.last(h)
+
+    def embed(self, t: Tensor, labels: Tensor | None) -> Tensor:
+        """The condition vector (B, 4 channels) of times (B,) and labels (B,), without autocast.
+
+        bfloat16 would round the features by up to 0.004, which is what a change of t by 0.0001 makes of them.
+        """
+        kind = t.device.type  # "meta", for counting, knows no autocast
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            condition = self.time(time_features(t, self.channels).to(self.first.weight.dtype))
+            if self.label is None:
+                return condition
+            if labels is None:
+                labels = torch.full((len(t),), self.label.num_embeddings - 1, device=t.device)
+            return condition + self.label(labels)
 
     def check(self, x: Tensor, t: Tensor, labels: Tensor | None) -> None:
         """Raise ValueError on inputs that do not fit the network or each other."""
@@ -150,7 +167,9 @@ class UNet(nn.Module):
             raise ValueError(
                 f"labels must be whole numbers of shape ({len(x)},), got {labels.dtype} {tuple(labels.shape)}"
             )
-        if not torch.compiler.is_compiling() and not 0 <= int(labels.min()) <= int(labels.max()) <= self.num_classes:
+        if torch.compiler.is_compiling() or labels.device.type != "cpu":
+            return  # looking at values would break the graph, or wait for the device in every step
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= self.num_classes:
             raise ValueError(
                 f"labels must lie in 0..{self.num_classes - 1}, or be {self.num_classes} for no label; "
                 f"got values from {int(labels.min())} to {int(labels.max())}"
@@ -162,11 +181,9 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, width: int, dropout: float, attend: bool, heads: int) -> None:
         super().__init__()
-        self.before = nn.Sequential(norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.before = nn.Sequential(norm(inputs), nn.SiLU(), Convolution(inputs, outputs))
         self.condition = nn.Linear(width, outputs)
-        self.after = nn.Sequential(
-            norm(outputs), nn.SiLU(), nn.Dropout(dropout), zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        )
+        self.after = nn.Sequential(norm(outputs), nn.SiLU(), nn.Dropout(dropout), zeroed(Convolution(outputs, outputs)))
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attention = Attention(outputs, heads) if attend else nn.Identity()
 
@@ -212,7 +229,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Convolution(channels, channels)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map x (B, C, H, W) to (B, C, 2 H, 2 W); the condition is not used."""

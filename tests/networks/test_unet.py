@@ -1,5 +1,7 @@
 """The U-Net: its size, what it depends on, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,20 @@ from torch import nn
 from fmcore.likelihood import velocity_and_divergence
 from fmcore.networks import UNet
 from fmcore.networks.unet import Attention, time_features
+
+# The networks of Lipman et al. 2023, Table 3, and the number of parameters that TorchCFM's have: tests/peers holds
+# theirs to these numbers.
+LIPMAN = {
+    name: (dict(zip(("shape", "channels", "blocks", "multipliers", "attention"), sizes, strict=True)), parameters)
+    for name, parameters, *sizes in (
+        ("cifar10", 142_861_315, (3, 32, 32), 256, 2, (1, 2, 2, 2), (16,)),
+        ("imagenet32", 196_069_123, (3, 32, 32), 256, 3, (1, 2, 2, 2), (16, 8)),
+        ("imagenet64", 264_904_515, (3, 64, 64), 192, 3, (1, 2, 3, 4), (32, 16, 8)),
+        ("imagenet128", 485_015_043, (3, 128, 128), 256, 3, (1, 1, 2, 3, 4), (32, 16, 8)),
+    )
+}
+for settings, _ in LIPMAN.values():
+    settings["head_channels"] = 64
 
 
 def small(**changes):
@@ -27,6 +43,15 @@ def images(n, seed=0, shape=(1, 8, 8)):
 def test_the_cifar10_network_has_the_published_number_of_parameters():
     network = UNet((3, 32, 32), channels=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), head_channels=64)
     assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
+
+
+@pytest.mark.parametrize(("settings", "parameters"), LIPMAN.values(), ids=LIPMAN)
+def test_the_networks_of_lipman_et_al_can_be_built(settings, parameters):
+    with torch.device("meta"):
+        network = UNet(**settings)
+        x = torch.zeros(2, *settings["shape"])
+        assert network(x, torch.rand(2)).shape == x.shape
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
 def test_the_untrained_network_predicts_zero_velocity():
@@ -100,6 +125,57 @@ def test_dropout_is_active_in_training_only():
     assert torch.equal(network(x, t), network(x, t))
     network.train()
     assert not torch.equal(network(x, t), network(x, t))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("wide", [True, False])
+def test_it_compiles_into_one_graph(training, wide):
+    """Without a break, labels and all; a wide network takes Winograd's way, which is part of the graph."""
+    changes = {"channels": 128, "heads": 4} if wide else {}
+    network = small(num_classes=3, dropout=0.1, **changes).train(training)
+    x, t, labels = images(16), torch.rand(16, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 4
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    found = []
+    for run in (compiled, network):
+        network.zero_grad()
+        torch.manual_seed(2)
+        v = run(x, t, labels)
+        v.square().mean().backward()
+        found.append([v.detach(), *(parameter.grad.clone() for parameter in network.parameters())])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5 * max(1.0, float(plain.abs().max())))
+
+
+def test_autocast_to_bfloat16_learns_as_fast():
+    """The mean loss of each ten of 60 steps stays within a hundredth of that in float32."""
+    curves, start = [], small(num_classes=3)
+    for enabled in (False, True):
+        network, generator = copy.deepcopy(start).train(), torch.Generator().manual_seed(0)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(60):
+            t = torch.rand(8, generator=generator)
+            x0 = torch.randn(8, 1, 8, 8, generator=generator)
+            labels = torch.randint(4, (8,), generator=generator)
+            x1 = 0.3 * labels[:, None, None, None].expand(x0.shape) - 0.5
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                v = network(torch.lerp(x0, x1, t[:, None, None, None]), t, labels)
+            loss = (v.float() - (x1 - x0)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert v.dtype == (torch.bfloat16 if enabled else torch.float32)
+        curves.append(torch.tensor(losses))
+    assert curves[0][-10:].mean() < 0.8 * curves[0][:10].mean()
+    torch.testing.assert_close(curves[1].view(6, 10).mean(dim=1), curves[0].view(6, 10).mean(dim=1), rtol=1e-2, atol=0)
+
+
+def test_autocast_leaves_the_time_in_float32():
+    network, t = small(), torch.tensor([0.5, 0.501])
+    with torch.autocast("cpu", torch.bfloat16):
+        condition = network.embed(t, None)
+    torch.testing.assert_close(condition, network.embed(t, None), rtol=0, atol=0)
 
 
 def test_its_divergence_is_the_trace_of_its_jacobian():
