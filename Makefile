@@ -53,7 +53,7 @@ types: $(READY) ## mypy
 	$(BIN)/mypy
 
 unit: $(READY) ## unit and property tests
-	$(PYTEST) -n 2 tests --ignore tests/notebooks --ignore tests/browser
+	$(PYTEST) -n 2 --dist loadgroup tests --ignore tests/notebooks --ignore tests/browser
 
 notebooks: $(READY) ## the notebooks: in step, clean, right on two runs
 	rm -rf build/executed

@@ -1,4 +1,4 @@
-"""The command line: ``fmcore train | sample | evaluate | list | doctor``.
+"""The command line: ``fmcore train | sample | evaluate | table | list | doctor``.
 
 Everything but the parser is imported by the command that needs it, so that ``fmcore --help`` answers at once.
 """
@@ -41,31 +41,69 @@ def train(
         overwrite: Start anew in a folder that holds a run.
         steps: Number of training steps, the same as steps=N.
     """
+    from fmcore import distributed
     from fmcore.experiments import catalog
     from fmcore.experiments.configuration import with_overrides
+    from fmcore.experiments.evaluation import check_features
     from fmcore.experiments.runner import train_run
 
     settings = [*overrides, *([] if steps is None else [f"steps={steps}"])]
     folder = run_dir or Path("runs") / name
-    train_run(with_overrides(catalog.by_name(name), settings), folder, resume=resume, overwrite=overwrite)
-    evaluate(folder)
+    configuration = with_overrides(catalog.by_name(name), settings)
+    check_features(configuration.evaluation)  # before the training, not after it
+    with distributed.session(distributed.local_device()):
+        train_run(configuration, folder, resume=resume, overwrite=overwrite)
+        evaluate(folder)
 
 
 @app.command
-def evaluate(run: Positional[Folder]) -> None:
+def evaluate(
+    run: Positional[Folder],
+    overrides: Positional[Annotated[tuple[str, ...], arg(metavar="[FIELD=VALUE ...]")]] = (),
+) -> None:
     """Measure a finished run again and print the record as a table.
+
+    Example: fmcore evaluate runs/digits rtol=1e-5 draws=5
 
     Args:
         run: The folder of the run, for example runs/digits.
+        overrides: Settings of the evaluation that differ from the run's; the record keeps them.
     """
+    from fmcore import distributed
     from fmcore.experiments import tables
     from fmcore.experiments.evaluation import evaluate_run
     from fmcore.experiments.runner import Run
 
-    loaded = Run(run)
-    print("evaluating ...", file=sys.stderr)
-    tables.show_record(evaluate_run(loaded))
-    print(f"record, weights and pictures are in {run}")
+    with distributed.session(distributed.local_device()):
+        loaded = Run(run, overrides)
+        first = distributed.rank() == 0
+        if first:
+            print("evaluating ...", file=sys.stderr)
+        record = evaluate_run(loaded)
+        if first:
+            tables.show_record(record)
+            print(f"record, weights and pictures are in {run}")
+
+
+@app.command
+def table(
+    name: Positional[Name],
+    folders: Positional[Annotated[tuple[Path, ...], arg(metavar="[FOLDER ...]")]] = (),
+) -> None:
+    """Print a paper's table beside ours.
+
+    Example: fmcore table lipman2023 runs
+
+    Args:
+        name: The paper: lipman2023.
+        folders: Where to look for records besides data/results, for example runs; later ones win.
+    """
+    from fmcore.experiments import comparison, tables
+    from fmcore.validation import unknown_name
+
+    if name not in comparison.TABLES:
+        raise unknown_name("table", name, comparison.TABLES)
+    tables.show_comparison(comparison.TABLES[name](folders))
 
 
 @app.command
@@ -93,7 +131,7 @@ def sample(
         raise ValueError(f"--n must be at least 1, got {n}")
     loaded = Run(run)
     solution = loaded.sample(n, torch.Generator().manual_seed(seed))
-    save_grid(to_uint8(solution.x, loaded.data.levels), out, loaded.data.levels)
+    save_grid(to_uint8(solution.x.cpu(), loaded.data.levels), out, loaded.data.levels)
     print(f"wrote {n} images to {out} (NFE {solution.nfe})")
 
 

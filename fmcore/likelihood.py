@@ -85,11 +85,23 @@ def velocity_and_divergence(velocity: Velocity, x: Tensor, t: Tensor, vectors: T
             vectors = vectors[:, None].expand(-1, *x.shape)
         total = x.new_zeros(len(x))
         for group in vectors.split(AT_ONCE):
-            (products,) = torch.autograd.grad(v, x, group, retain_graph=True, is_grads_batched=True, allow_unused=True)
+            products = _vector_jacobian_products(v, x, group)
             if products is None:  # v does not depend on x
                 break
             total = total + (products * group).flatten(2).sum(dim=(0, 2))
     return v.detach(), total.detach()
+
+
+def _vector_jacobian_products(v: Tensor, x: Tensor, vectors: Tensor) -> Tensor | None:
+    """e_k^T dv/dx for vectors (K, B, *shape), shaped like them; None if v does not depend on x."""
+    if len(vectors) > 1:
+        try:
+            return torch.autograd.grad(v, x, vectors, retain_graph=True, is_grads_batched=True, allow_unused=True)[0]
+        except RuntimeError as error:  # not every layer and memory layout can be batched, channels_last for one
+            if "vmap" not in str(error):
+                raise
+    products = [torch.autograd.grad(v, x, vector, retain_graph=True, allow_unused=True)[0] for vector in vectors]
+    return None if products[0] is None else torch.stack(products)
 
 
 def _require_constant(velocity: Velocity, x: Tensor, t: Tensor, v: Tensor) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,11 +41,18 @@ def fmcore(*arguments, cwd=None):
         patch.setenv("COLUMNS", "120")
         patch.setenv("NO_COLOR", "1")
         patch.delenv("FMCORE_TRACEBACK", raising=False)
+        if cwd is not None:
+            patch.setenv("FMCORE_DATA", str(cwd / "cache"))
         try:
             cli.main(arguments)
         except SystemExit as left:
             status = left.code or 0
     return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FMCORE_DATA", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +110,42 @@ def test_evaluating_again_prints_the_same_values(workplace):
     assert table in again.stdout
 
 
+def test_evaluating_with_other_settings_keeps_the_run(workplace, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(workplace[0] / "runs" / "digits", folder)
+    config = (folder / "config.json").read_bytes()
+    process = fmcore("evaluate", str(folder), "draws=2", "probe_repeats=2", "likelihood_images=5", "set_images=10")
+    assert process.returncode == 0, process.stderr
+    assert "flow, K = 2" in process.stdout
+    assert "between probes" in process.stdout
+    record = json.loads((folder / "record.json").read_text())
+    assert record["evaluation"]["generated"] == 20
+    assert record["evaluation"]["likelihood_images"] == 5
+    assert record["configuration"]["evaluation"]["draws"] == 2
+    assert (folder / "config.json").read_bytes() == config
+
+
+def test_the_table_shows_a_run_beside_the_paper(tmp_path):
+    quick = [*TINY, "set_images=4", "likelihood_images=2", "probe_repeats=1", "draws=1", "curve_every=0"]
+    process = fmcore("train", "lipman2023/digits/ddpm", *quick, "classifier_steps=5", "--steps", "2", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "runs" / "lipman2023" / "digits" / "ddpm" / "record.json").exists()
+    table = fmcore("table", "lipman2023", "runs", cwd=tmp_path)
+    assert table.returncode == 0, table.stderr
+    assert "CIFAR-10: 256 channels" in table.stdout
+    assert "* DDPM: our run has" in table.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "cifar"], "unknown experiment 'cifar': choose one of"),
+        (["train", "digits", "features=inception"], "pip install torch-fidelity torchvision"),
+        (["train", "lipman2023/cifar10/fm_ot", "curve_every=7"], "make curve_every a multiple of checkpoint_every"),
+        (["evaluate", "runs/digits", "lr=0.5"], "only settings of the evaluation can be changed"),
+        (["evaluate", "runs/digits", "draws=0"], "draws must be at least 1"),
+        (["table", "lee"], "unknown table 'lee': choose one of lipman2023."),
+        (["table", "lipman2023", "nowhere"], "nowhere is no folder"),
         (["train", "digits", "stepz=3"], "unknown field 'stepz': choose one of"),
         (["train", "digits", "steps=x"], "steps=x: "),
         (["train", "digits", "heads=7"], "cannot be split into 7 heads"),
@@ -135,7 +175,7 @@ def test_a_process_of_its_own_prints_help_errors_and_exit_status():
         "print('heavy', heavy)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("train", "evaluate", "sample", "list", "doctor"):
+    for command in ("train", "evaluate", "sample", "table", "list", "doctor"):
         assert command in out
     assert out.splitlines()[-1] == "heavy []"
     environment = {name: value for name, value in os.environ.items() if name != "FMCORE_TRACEBACK"}
@@ -147,7 +187,8 @@ def test_a_process_of_its_own_prints_help_errors_and_exit_status():
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr == "error: unknown experiment 'nothing': choose one of digits.\n"
+    assert process.stderr.startswith("error: unknown experiment 'nothing': choose one of digits, lipman2023/")
+    assert len(process.stderr.splitlines()) == 1
 
 
 def test_help_of_train_shows_an_example_that_is_valid():

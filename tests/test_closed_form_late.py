@@ -137,7 +137,7 @@ def test_gradients_of_late_rows_equal_those_of_the_differences(case):
     (EmpiricalVelocity(data, case.path).posterior_mean(ours, t) * direction).sum().backward()
     (posterior(case, data, exact, t)[1] * direction.double()).sum().backward()
     error = (ours.grad.double() - exact.grad).norm(dim=1) / exact.grad.norm(dim=1).clamp(min=0.1)
-    assert error.max() < 1e-3
+    assert error.max() < 4e-3  # weights that are trusted may be off by 2e-3, see EmpiricalVelocity
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

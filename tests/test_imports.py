@@ -36,10 +36,12 @@ ORDER = [
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
 HEAVY = {
     "IPython",
+    "PIL",
     "ipywidgets",
     "matplotlib",
     "ot",
     "pandas",
+    "pooch",
     "scipy",
     "sklearn",
     "torchdiffeq",

@@ -76,6 +76,25 @@ def test_part_of_the_interval():
     assert_close(found.x0, x * math.exp(-0.5), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_divergence_of_a_network_in_another_memory_layout(channels):
+    """Layers in channels_last cannot be differentiated for many vectors at once."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, channels, 3, padding=1))
+    layers = layers.double().to(memory_format=torch.channels_last)
+
+    def velocity(x, t):
+        return layers(x.contiguous(memory_format=torch.channels_last))
+
+    x = torch.randn(3, channels, 4, 4, generator=seeded(1), dtype=torch.float64)
+    unit = torch.eye(x[0].numel(), dtype=x.dtype).reshape(-1, *x.shape[1:])
+    _, found = likelihood.velocity_and_divergence(velocity, x, torch.tensor(0.5), unit)
+    jacobians = [torch.autograd.functional.jacobian(lambda y: velocity(y[None], None)[0], one) for one in x]
+    expected = torch.stack([jacobian.reshape(len(unit), len(unit)).trace() for jacobian in jacobians])
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize(("method", "cost"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)])
 def test_evaluations_are_counted_and_shared_with_the_divergence(method, cost):
     calls = []

@@ -3,7 +3,9 @@
 import itertools
 import math
 import pickle
+import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +15,16 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fmcore.checkpoints import load_checkpoint, save_checkpoint
-from fmcore.training import TrainingConfig, batch_rows, ema_decay, learning_rate, train
+from fmcore.training import (
+    TrainingConfig,
+    batch_rows,
+    ema_decay,
+    learning_rate,
+    loop,
+    microbatches,
+    random_flips,
+    train,
+)
 
 CONFIG = TrainingConfig(steps=20, batch=8, lr=1e-2, warmup=3, ema=0.9, checkpoint_every=5)
 DATA = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
@@ -142,6 +153,25 @@ def test_a_gradient_that_is_not_finite_stops_the_run():
         run(loss=failing)
 
 
+@pytest.mark.parametrize(("bad_step", "kept"), [(12, 10), (9, 5)])
+def test_losses_that_are_read_late_never_reach_a_checkpoint(tmp_path, monkeypatch, bad_step, kept):
+    """As on a GPU. Step 9 is the last one before a checkpoint."""
+    calls = 0
+
+    def failing(model, batch, generator):
+        nonlocal calls
+        calls += 1
+        return denoising(model, batch, generator) * (math.nan if calls == bad_step + 1 else 1)
+
+    monkeypatch.setattr(loop, "steps_between_reads", lambda device: 4)
+    late = run(checkpoint=tmp_path / "late.pt")
+    with pytest.raises(FloatingPointError, match=f"diverged at step {bad_step}: loss nan"):
+        run(loss=failing, checkpoint=tmp_path / "run.pt")
+    monkeypatch.undo()
+    assert torch.equal(late.losses, run().losses)
+    assert len(load_checkpoint(tmp_path / "run.pt")["losses"]) == kept
+
+
 def test_one_wild_batch_is_clipped(tmp_path):
     def wild(model, batch, generator):
         return 1e6 * denoising(model, batch, generator)
@@ -178,6 +208,16 @@ def test_the_learning_rate_rises_to_its_peak_and_then_decays(decay):
     assert rates[99] == pytest.approx(last, abs=1e-4)
 
 
+@pytest.mark.parametrize("decay", ["none", "linear"])
+def test_the_schedule_of_the_paper_is_met_but_for_rounding(decay):
+    """From 1e-8 to the peak in a straight line, then down to 1e-8 or not at all (Lipman et al. 2023, appendix E)."""
+    config = TrainingConfig(steps=2000, lr=5e-4, warmup=500, decay=decay)
+    for step in range(2000):
+        up, down = 1e-8 + (5e-4 - 1e-8) * step / 500, 5e-4 + (1e-8 - 5e-4) * (step - 500) / 1500
+        paper = up if step < 500 else down if decay == "linear" else 5e-4
+        assert learning_rate(config, step) == pytest.approx(paper, abs=1.1e-8 + 5e-4 / 500)
+
+
 def test_no_averaging_means_the_last_weights():
     trained = run(replace(CONFIG, ema=0.0))
     assert_same_weights(trained.model.state_dict(), trained.ema.state_dict())
@@ -207,6 +247,178 @@ def test_bfloat16_trains_about_as_well():
     assert float(short.losses.mean()) == pytest.approx(float(plain.losses.mean()), rel=0.02)
 
 
+def noisy(batch, generator):
+    return batch, torch.randn(batch.shape, generator=generator)
+
+
+def denoising_pairs(model, pair, generator):
+    x, noise = pair
+    return (model(x + noise) - x).square().mean()
+
+
+def still():
+    """A network without dropout, in float64: equal but for rounding is equal to many digits."""
+    return network().eval()[0:2].append(nn.Linear(16, 4)).double()
+
+
+def run_still(config=CONFIG, **settings):
+    torch.manual_seed(0)
+    return train(still(), denoising_pairs, DATA.double(), config, progress=False, prepare=noisy, **settings)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_micro_batches_add_up_to_the_whole_batch(accumulate):
+    """8 images in parts of 2 or 3 (accumulate = 3), and one by one."""
+    whole, parts = run_still(), run_still(replace(CONFIG, accumulate=accumulate))
+    torch.testing.assert_close(parts.losses, whole.losses, rtol=1e-5, atol=0)
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(parts.model.state_dict()[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_micro_batches_are_as_small_as_promised():
+    sizes = []
+
+    def loss(model, pair, generator):
+        sizes.append(len(pair[0]))
+        return denoising_pairs(model, pair, generator)
+
+    train(network(), loss, DATA, replace(CONFIG, accumulate=3, steps=1), progress=False, prepare=noisy)
+    assert sizes == [2, 3, 3]
+
+
+@given(batch=st.integers(1, 60), accumulate=st.integers(1, 10), processes=st.integers(1, 6))
+def test_processes_share_a_batch_without_gap_or_overlap(batch, accumulate, processes):
+    count = math.ceil(accumulate / processes) * processes
+    if batch < count:
+        with pytest.raises(ValueError, match=f"a batch of {batch} cannot be cut into {count} micro-batches"):
+            microbatches(batch, accumulate, 0, processes)
+        return
+    parts = [part for rank in range(processes) for part in microbatches(batch, accumulate, rank, processes)]
+    assert [position for part in parts for position in part] == list(range(batch))
+    assert len(parts) == count
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4])
+def test_preparing_in_a_thread_changes_nothing_and_leaves_no_thread(ahead):
+    threads = []
+
+    def prepare(batch, generator):
+        threads.append(threading.current_thread())
+        return noisy(batch, generator)
+
+    trained = train(network(), denoising_pairs, DATA, CONFIG, progress=False, prepare=prepare, ahead=ahead)
+    plain = train(network(), denoising_pairs, DATA, CONFIG, progress=False, prepare=noisy, ahead=0)
+    assert_same_weights(trained.model.state_dict(), plain.model.state_dict())
+    assert len(threads) == CONFIG.steps
+    assert {thread is threading.main_thread() for thread in threads} == {ahead == 0}
+    assert not any(thread.is_alive() for thread in threads if thread is not threading.main_thread())
+
+
+@pytest.mark.parametrize("where", ["prepare", "loss"])
+def test_an_interrupt_ends_the_thread(where):
+    threads, calls = [], []
+
+    def prepare(batch, generator):
+        threads.append(threading.current_thread())
+        if where == "prepare" and len(threads) == 5:
+            raise KeyboardInterrupt
+        return noisy(batch, generator)
+
+    def loss(model, pair, generator):
+        calls.append(len(pair))
+        if where == "loss" and len(calls) == 5:
+            raise KeyboardInterrupt
+        return denoising_pairs(model, pair, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), loss, DATA, CONFIG, progress=False, prepare=prepare)
+    assert len({*threads}) == 1
+    assert not threads[0].is_alive()
+
+
+def test_prepare_sees_the_coupled_images_and_has_no_gradient():
+    seen = []
+
+    def prepare(batch, generator):
+        seen.append((len(batch), torch.is_grad_enabled(), float(torch.rand((), generator=generator))))
+        return noisy(batch, generator)
+
+    train(network(), denoising_pairs, DATA, replace(CONFIG, coupled=3), progress=False, prepare=prepare)
+    assert [size for size, _, _ in seen] == [3, 3, 2] * CONFIG.steps
+    assert not any(gradient for _, gradient, _ in seen)
+    assert len({drawn for _, _, drawn in seen}) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (
+            lambda batch, generator: (batch, batch[1:]),
+            r"prepare returned shape \(7, 4\) for a batch of 8: keep one row",
+        ),
+        (lambda batch, generator: batch.mean(), r"prepare returned shape \(\) for a batch of 8"),
+        (lambda batch, generator: {"x": batch}, "prepare returned dict: return a tensor, or a tuple of tensors"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused(prepare, message):
+    with pytest.raises(ValueError, match=message):
+        run(prepare=prepare)
+
+
+def test_flips_mirror_half_of_the_images_left_to_right():
+    images = torch.arange(400 * 2 * 3 * 5, dtype=torch.uint8).reshape(400, 2, 3, 5)
+    flipped = random_flips(images, torch.Generator().manual_seed(0))
+    mirrored = images.numpy()[..., ::-1]
+    kinds = []
+    for image, before, mirror in zip(flipped.numpy(), images.numpy(), mirrored, strict=True):
+        kinds.append((image == mirror).all())
+        assert kinds[-1] != (image == before).all()
+    assert 160 < sum(kinds) < 240  # four standard deviations
+
+
+def convolutional():
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 3, 3, padding=1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"channels_last": True}, {"precision": "tf32"}, {"compile": True}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_ways_to_be_fast_train_alike(monkeypatch, changes):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # seconds instead of a minute
+    images, layouts = torch.randn(30, 3, 6, 6, generator=torch.Generator().manual_seed(0)), []
+
+    def loss(model, x, generator):
+        layouts.append(x.is_contiguous(memory_format=torch.channels_last))
+        return denoising(model, x, generator)
+
+    plain, fast = (
+        train(convolutional(), loss, images, replace(CONFIG, **settings), progress=False) for settings in ({}, changes)
+    )
+    torch.testing.assert_close(fast.losses, plain.losses, rtol=1e-4, atol=0)
+    assert layouts == [False] * CONFIG.steps + [changes.get("channels_last", False)] * CONFIG.steps
+    assert fast.ema.state_dict().keys() == plain.ema.state_dict().keys()
+
+
+def test_the_result_says_how_fast_it_was():
+    trained = run()
+    assert trained.images_per_second * trained.seconds == pytest.approx(CONFIG.steps * CONFIG.batch)
+    assert (trained.processes, trained.notes) == (1, ())
+
+
+def test_another_number_of_processes_is_noted_and_warned_of(tmp_path):
+    run(replace(CONFIG, steps=5), checkpoint=tmp_path / "run.pt")
+    state = load_checkpoint(tmp_path / "run.pt")
+    save_checkpoint({**state, "processes": 8}, tmp_path / "run.pt")
+    with pytest.warns(UserWarning, match="resumed at step 5 with 1 process instead of 8"):
+        trained = run(replace(CONFIG, steps=5), checkpoint=tmp_path / "run.pt", resume=True)
+    assert len(trained.notes) == 1
+
+
 def test_the_bar_shows_loss_speed_and_time_left(capsys):
     train(network(), denoising, DATA, CONFIG, progress=True)
     shown = capsys.readouterr().err.replace("\r", "\n").splitlines()[-1]
@@ -224,6 +436,8 @@ def test_the_bar_shows_loss_speed_and_time_left(capsys):
         ({"clip": math.nan}, "clip must be above 0"),
         ({"ema": 1.0}, "ema is a decay in \\[0, 1\\)"),
         ({"warmup": -1}, "must not be negative"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"coupled": 0}, "coupled must be at least 1 image"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
@@ -277,9 +491,19 @@ def test_an_altered_checkpoint_is_refused_by_name(tmp_path):
         run(checkpoint=path, resume=True)
 
 
+def test_a_checkpoint_of_an_older_version_is_refused_as_such(tmp_path):
+    run(checkpoint=tmp_path / "run.pt")
+    state = load_checkpoint(tmp_path / "run.pt")
+    for name in ("format", "processes", "notes"):
+        del state[name]
+    torch.save({**state, "cpu_rng": torch.get_rng_state()}, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"run.pt was made by another version .*format 1, this one reads 2"):
+        run(checkpoint=tmp_path / "run.pt", resume=True)
+
+
 def test_a_file_of_other_content_is_refused(tmp_path):
     save_checkpoint({"model": {}, "steps": 3}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="it lacks config, cpu_rng"):
+    with pytest.raises(ValueError, match="it lacks config, ema, losses"):
         run(checkpoint=tmp_path / "other.pt", resume=True)
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"list.pt is not a checkpoint|list.pt is damaged or is not a checkpoint"):

@@ -27,6 +27,10 @@ class ImageData:
         train, held_out: (n, C, H, W) uint8 with values in {0, ..., levels - 1}.
         train_labels, held_out_labels: (n,) int64.
         levels: grey levels of a pixel, 256 for 8-bit images.
+        classes: the name of each label; empty where the data set gives none.
+
+    The images of a large data set are mapped from a file: rows are read from the disk when they are used, and what is
+    written to them stays in this process.
     """
 
     name: str
@@ -35,6 +39,7 @@ class ImageData:
     train_labels: Tensor
     held_out_labels: Tensor
     levels: int = 256
+    classes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,7 +50,7 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         """Number of different labels, 0..num_classes - 1."""
-        return int(self.train_labels.max()) + 1
+        return len(self.classes) or int(self.train_labels.max()) + 1
 
     def scaled(self, images: Tensor) -> Tensor:
         """The middle of each pixel's bin, float32 in (-1, 1); see `scale`."""

@@ -9,6 +9,15 @@ from torch import Tensor
 
 from fmcore.data.images import ImageData, dequantize
 
+# Their cost and memory grow with the square of the pixels: 3,072 are those of a 32x32 image in colour.
+MOST_PIXELS = 3072
+MOST_IMAGES = 10_000
+
+
+def fitting_images(data: ImageData) -> Tensor:
+    """The training images that the simple models are fitted to: all, or the first 10,000."""
+    return data.train[:MOST_IMAGES]
+
 
 def uniform_bits_per_dim(data: ImageData) -> Tensor:
     """Every grey level of every pixel equally likely: log2(levels), one value an image, shape (held out,)."""
@@ -20,7 +29,7 @@ def histogram_bits_per_dim(data: ImageData) -> Tensor:
 
     Each level counts once before any image is seen (Laplace's rule), so that no held-out pixel is impossible.
     """
-    train, held_out = data.train.flatten(1).long(), data.held_out.flatten(1).long()
+    train, held_out = fitting_images(data).flatten(1).long(), data.held_out.flatten(1).long()
     counts = torch.ones(train.shape[1], data.levels).scatter_add_(1, train.T, torch.ones(train.T.shape))
     probability = counts / counts.sum(dim=1, keepdim=True)
     return -probability.log2().gather(1, held_out.T).T.mean(dim=1)
@@ -31,7 +40,7 @@ def gaussian_bits_per_dim(data: ImageData, generator: torch.Generator) -> Tensor
 
     Measured as `fmcore.likelihood.bits_per_dim` measures a flow, with one draw of the dequantization noise.
     """
-    train = dequantize(data.train, data.levels, generator).flatten(1).double()
+    train = dequantize(fitting_images(data), data.levels, generator).flatten(1).double()
     held_out = dequantize(data.held_out, data.levels, generator).flatten(1).double()
     fitted = torch.distributions.MultivariateNormal(train.mean(0), torch.cov(train.T))
     return -fitted.log_prob(held_out) / (train.shape[1] * math.log(2)) + math.log2(data.levels / 2)

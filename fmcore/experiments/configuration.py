@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 
 from fmcore import paths
+from fmcore.paths import AffinePath
 from fmcore.training import TrainingConfig
 from fmcore.validation import unknown_name
 
@@ -37,9 +39,21 @@ class EvaluationConfig:
 
     Attributes:
         method, solver_steps, rtol, atol: the solver; solver_steps is for fixed-step methods only.
-        generated_sets: how many sets are generated, each as large as the held-out split, so that their distances to
-            the training split compare with that of the held-out images themselves.
+        solver_batch: images solved together, for samples and bits/dim. An adaptive solver chooses its steps for the
+            whole batch, so NFE depends on it (a little). It is also the unit in which processes share the work.
+        generated_sets: how many sets of images are generated, at least two, to show a spread.
+        set_images: images of a set; none for as many as are held out. A Frechet distance is biased by the number of
+            images, so generated and held-out images are compared with the training split in equal numbers.
+        likelihood_images: how many held-out images bits/dim are measured on; none for all of them.
         divergence, probes, draws: of bits/dim; see `fmcore.likelihood.bits_per_dim`.
+        probe_repeats: estimates of the first draw with independent probes; two or more tell the noise of Hutchinson's
+            estimate, and with it the bias of bits/dim from several draws.
+        features: spaces for Frechet distances: classifier, inception (FID), dinov2. The latter two need another
+            package and download a network.
+        classifier_steps: training steps of the classifier, whose weights are kept for the next run.
+        nearest_images: images of each set whose nearest training image is looked up; 0 for none.
+        curve_every: training steps between snapshots for the curve of Frechet distance against step; 0 for none.
+        curve_images: images generated for each point of that curve.
         evaluation_seed: of the samples, the dequantization noise, the probes and the classifier.
     """
 
@@ -49,10 +63,19 @@ class EvaluationConfig:
     solver_steps: int | None = None
     rtol: float = 1e-5
     atol: float = 1e-5
+    solver_batch: int = 1000
     generated_sets: int = 3
+    set_images: int | None = None
+    likelihood_images: int | None = None
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     probes: int = 1
     draws: int = 1
+    probe_repeats: int = 1
+    features: tuple[Literal["classifier", "inception", "dinov2"], ...] = ("classifier",)
+    classifier_steps: int = 400
+    nearest_images: int = 1000
+    curve_every: int = 0
+    curve_images: int = 500
     evaluation_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,10 +84,20 @@ class EvaluationConfig:
                 f"method={self.method} with solver_steps={self.solver_steps}: dopri5 chooses its own steps "
                 "(leave solver_steps out), every other method needs solver_steps"
             )
-        if self.generated_sets < 2:
-            raise ValueError(f"generated_sets must be at least 2, to show a spread; got {self.generated_sets}")
+        least = {"generated_sets": 2, "set_images": 2, "likelihood_images": 2, "curve_images": 2}
+        least |= dict.fromkeys(("solver_batch", "solver_steps", "probes", "draws", "probe_repeats"), 1)
+        least |= {"classifier_steps": 1, "nearest_images": 0, "curve_every": 0, "evaluation_seed": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                why = ", to show a spread" if name == "generated_sets" else ""
+                raise ValueError(f"{name} must be at least {bound}{why}; got {value}")
         if not self.rtol > 0 or not self.atol > 0:
             raise ValueError(f"rtol and atol must be above 0, got {self.rtol} and {self.atol}")
+        if self.divergence == "exact" and (self.probes, self.probe_repeats) != (1, 1):
+            raise ValueError("an exact divergence has no probes: leave out probes and probe_repeats")
+        if len(set(self.features)) < max(1, len(self.features)):
+            raise ValueError(f"features={','.join(self.features)}: name each space once, and at least one")
 
 
 @dataclass(frozen=True)
@@ -74,35 +107,58 @@ class Configuration:
     Attributes:
         experiment: its name in the catalog.
         data: name of a data set.
+        data_dir: folder that holds the data set; none for the one in the environment variable FMCORE_DATA, or else the
+            package's own. It says where the data is, not what is done: records leave it out, and a run may be resumed
+            with another.
         path: name of a path; see `fmcore.paths`.
+        sigma_min: standard deviation that the OT path keeps at the data. The paper's text gives no value; 0 is the
+            rectified flow.
         coupling: which source sample meets which image in a batch.
         loss: what the network predicts; see `fmcore.losses`.
+        flips: mirror each training image with probability 1/2. Reference images are never mirrored.
     """
 
     __pydantic_config__ = EXTRA_FORBIDDEN
 
     experiment: str
-    data: Literal["digits"]
+    data: Literal["digits", "cifar10", "imagenet32", "imagenet64", "imagenet128", "celeba64"]
+    data_dir: str | None = None
     path: Literal["rectified", "ot", "variance_preserving", "variance_exploding", "cosine"] = "rectified"
+    sigma_min: float = 0.0
     coupling: Literal["independent", "minibatch_ot"] = "independent"
     loss: Literal["conditional_flow_matching", "noise_prediction", "score_matching", "score_flow"] = (
         "conditional_flow_matching"
     )
+    flips: bool = False
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        start = paths.by_name(self.path).alpha(torch.zeros(()))
+        if self.sigma_min and self.path != "ot":
+            raise ValueError(f"sigma_min belongs to path=ot, and the path is {self.path}: leave it out")
+        start = self.build_path().alpha(torch.zeros(()))
         if self.loss != "conditional_flow_matching" and float(start) == 0:
             raise ValueError(
                 f"loss={self.loss} says nothing about the velocity at t = 0 of the {self.path} path, which is pure "
                 "noise there: use path=variance_preserving, or loss=conditional_flow_matching"
             )
+        every, saved = self.evaluation.curve_every, self.training.checkpoint_every
+        if every % saved:
+            raise ValueError(
+                f"curve_every={every} with checkpoint_every={saved}: snapshots are taken from checkpoints, so make "
+                "curve_every a multiple of checkpoint_every"
+            )
+
+    def build_path(self) -> AffinePath:
+        """The path, with its parameters."""
+        return paths.by_name(self.path, **({"sigma_min": self.sigma_min} if self.path == "ot" else {}))
 
 
 def with_overrides(configuration: Configuration, overrides: Iterable[str]) -> Configuration:
     """Apply settings like ``steps=500``, ``lr=1e-3``, ``multipliers=1,2``, ``head_channels=none``.
+
+    Settings that belong together (method and solver_steps) are applied together.
 
     Raises:
         ValueError: on a field that does not exist (the known ones are listed), a value of the wrong type, or values
@@ -117,12 +173,8 @@ def with_overrides(configuration: Configuration, overrides: Iterable[str]) -> Co
         if name not in groups:
             raise unknown_name("field", name, groups)
         changes.setdefault(groups[name], {})[name] = parsed(owner(configuration, groups[name]), name, text)
-    for group, values in changes.items():
-        if group == "":
-            configuration = replace(configuration, **values)
-        else:
-            configuration = replace(configuration, **{group: replace(getattr(configuration, group), **values)})
-    return configuration
+    groups_changed = {group: replace(getattr(configuration, group), **changes[group]) for group in changes if group}
+    return replace(configuration, **changes.get("", {}), **groups_changed)
 
 
 def settable_fields(configuration: Configuration) -> dict[str, str]:
@@ -162,8 +214,13 @@ def parsed(group: Any, name: str, text: str) -> Any:
 
 
 def to_dict(configuration: Configuration) -> dict[str, Any]:
-    """The configuration as plain dictionaries and lists, for JSON."""
-    return asdict(configuration)
+    """The configuration as the dictionaries and lists that JSON gives back."""
+    return json.loads(json.dumps(asdict(configuration)))
+
+
+def without_place(configuration: Configuration) -> dict[str, Any]:
+    """The configuration as `to_dict`, without the folder of the data: what makes two runs the same, on any machine."""
+    return {name: value for name, value in to_dict(configuration).items() if name != "data_dir"}
 
 
 def from_dict(content: Any) -> Configuration:

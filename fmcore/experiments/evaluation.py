@@ -1,119 +1,232 @@
 """Measure a run, and put each value beside one that it can be compared with.
 
-Bits/dim of the held-out images beside simple models; distances of generated images to the training images beside the
-same distances of held-out images.
+Bits/dim of held-out images beside simple models; Frechet distances of generated images to the training images beside
+the same distances of equally many held-out images. Started by torchrun, all processes sample; process 0 writes.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fmcore.data.images import ImageData, to_uint8
-from fmcore.experiments import baselines, records
+from fmcore import distributed
+from fmcore.checkpoints import write_file
+from fmcore.data.images import ImageData
+from fmcore.experiments import baselines, bits, records
+from fmcore.experiments.configuration import EvaluationConfig, without_place
 from fmcore.experiments.figures import samples_figure
 from fmcore.experiments.runner import Run
-from fmcore.likelihood import bits_per_dim
-from fmcore.metrics.classifier import Classifier, train_classifier
-from fmcore.metrics.frechet import frechet_distance
+from fmcore.experiments.sampling import samples
+from fmcore.experiments.snapshots import kept_steps
+from fmcore.metrics import features
+from fmcore.metrics.classifier import kept_classifier
+from fmcore.metrics.features import FeatureSpace, Moments
 from fmcore.training import derived_seed
+
+SEVERAL = {"classifier": "classifier_frechet_distance"}  # the measures whose value is a mean over generated sets
 
 
 def evaluate_run(run: Run) -> dict[str, Any]:
-    """Measure a finished run; completes record.json and draws samples.png in its folder, and returns the record."""
+    """Measure a finished run; completes record.json and draws samples.png in its folder, and returns the record.
+
+    Raises:
+        ValueError: if a feature space needs a package that is not installed.
+    """
     settings, data = run.configuration.evaluation, run.data
-    record = records.read_json(run.folder / "record.json")
-    started = time.perf_counter()
+    check_features(settings)
+    with distributed.session(run.device):
+        record = distributed.first(lambda: records.read_json(run.folder / "record.json"))
+        started = time.perf_counter()
+        set_images = len(data.held_out) if settings.set_images is None else settings.set_images
+        generated = samples(run, settings.generated_sets * set_images)
+        sampled = time.perf_counter()
 
-    solution = run.sample(settings.generated_sets * len(data.held_out), generator(run, "samples"))
-    generated = to_uint8(solution.x, data.levels)
-    sampling_seconds = time.perf_counter() - started
+        held_out = data.held_out[spread(len(data.held_out), settings.likelihood_images)]
+        density, about = bits.summary(found := bits.densities(run, held_out))
+        solved = time.perf_counter()
 
-    classifier, accuracy = train_classifier(data, settings.evaluation_seed)
-    bits = bits_per_dim(
-        run.velocity,
-        data.held_out,
-        run.source,
-        levels=data.levels,
-        draws=settings.draws,
-        generator=generator(run, "likelihood"),
-        divergence=settings.divergence,
-        probes=settings.probes,
-        t1=run.path.t_max,
-        rtol=settings.rtol,
-        atol=settings.atol,
-    )
-    samples_figure(run, generated, solution.nfe, run.folder / "samples.png")
+        classifier = None
+        if "classifier" in settings.features:
+            classifier = kept_classifier(data, settings.evaluation_seed, settings.classifier_steps, run.device)
+        spaces = [] if classifier is None else [features.classifier_space(classifier, data, run.device)]
+        spaces += [features.network_space(name, data, run.device) for name in settings.features if name != "classifier"]
+        real = data.held_out[spread(len(data.held_out), set_images)]
+        distances: dict[str, Any] = {}
+        for space in spaces:
+            reference = features.train_moments(space, data)
+            distances |= frechet(space, reference, generated.images, settings.generated_sets, real)
+        simple = distributed.first(lambda: simple_models(data, held_out, generator(settings, "baseline")))
+        sets = list(generated.images.split(set_images))
+        nearest = distributed.first(lambda: nearest_distances(data, sets, real, settings.nearest_images))
+        curve = measured_curve(run, classifier_only(spaces))
 
-    sets = list(generated.split(len(data.held_out)))
-    solver = f"{settings.method}, " + (
-        f"rtol {settings.rtol:g}, atol {settings.atol:g}"
-        if settings.solver_steps is None
-        else f"{settings.solver_steps} steps"
-    )
-    estimate = (
-        "exact divergence"
-        if settings.divergence == "exact"
-        else f"Hutchinson's estimate, {settings.probes} probe{'s' * (settings.probes > 1)}"
-    )
-    record["evaluation"] = {
-        "environment": records.environment(),
-        "weights": "ema" if run.configuration.training.ema > 0 else "last",
-        "solver": solver,
-        "time_grid": f"{'adaptive' if settings.solver_steps is None else 'uniform'} on [0, {run.path.t_max}]",
-        "nfe": solution.nfe,
-        "generated": len(generated),
-        "seed": settings.evaluation_seed,
-        "reference": f"train split ({len(data.train)} images, no flips)",
-        "feature_space": f"{classifier.head.in_features} features of a classifier of {data.name}",
-        "classifier_accuracy_on_held_out": accuracy,
-        "likelihood": f"{len(data.held_out)} held-out images, {estimate}, K = {bits.draws}, NFE {bits.nfe:.0f}",
-        "sampling_seconds": round(sampling_seconds, 2),
-        "wall_seconds": round(time.perf_counter() - started, 2),
-    }
-    record["values"] = {
-        "bits_per_dim": {
-            "flow": held_out(bits.per_image),
-            "Gaussian, full covariance": held_out(baselines.gaussian_bits_per_dim(data, generator(run, "baseline"))),
-            "histogram a pixel": held_out(baselines.histogram_bits_per_dim(data)),
-            "uniform": held_out(baselines.uniform_bits_per_dim(data)),
-        },
-        "classifier_frechet_distance": {
-            "generated": over_sets([classifier_distance(classifier, data, images) for images in sets]),
-            "held out (real)": single(classifier_distance(classifier, data, data.held_out)),
-        },
-        "distance_to_nearest_training_image": {
-            "generated": over_sets([nearest_training_image(data, images) for images in sets]),
-            "held out (real)": single(nearest_training_image(data, data.held_out)),
-        },
-    }
-    records.write_json(run.folder / "record.json", record)
-    return record
+        record["configuration"] = without_place(run.configuration)
+        record["evaluation"] = {
+            "environment": records.environment(),
+            "processes": distributed.processes(),
+            "weights": "ema" if run.configuration.training.ema > 0 else "last",
+            "solver": solver(settings),
+            "time_grid": f"{'adaptive' if settings.solver_steps is None else 'uniform'} on [0, {run.path.t_max}]",
+            "solver_batch": settings.solver_batch,
+            "nfe": float(generated.nfe.mean()),
+            "generated": len(generated.images),
+            "generated_sets": settings.generated_sets,
+            "source_standard_deviation": run.source.std,
+            "seed": settings.evaluation_seed,
+            "reference": f"train split ({len(data.train)} images, no flips)",
+            "held_out_reference": f"{len(real)} of {len(data.held_out)} held-out images, no flips",
+            "feature_space": "; ".join(space.says for space in spaces),
+            "classifier_accuracy_on_held_out": None if classifier is None else classifier.accuracy,
+            "likelihood": f"{len(held_out)} held-out images, {estimate(settings)}, K = {settings.draws}, "
+            f"dopri5, rtol {settings.rtol:g}, atol {settings.atol:g}, NFE {float(found.nfe.mean()):.0f}",
+            "likelihood_images": len(held_out),
+            "likelihood_nfe": float(found.nfe.mean()),
+            "likelihood_spread": about,
+            "sampling_seconds": round(sampled - started, 2),
+            "likelihood_seconds": round(solved - sampled, 2),
+            "wall_seconds": round(time.perf_counter() - started, 2),
+        }
+        record["values"] = {
+            "bits_per_dim": density | simple,
+            **distances,
+            **({"distance_to_nearest_training_image": nearest} if nearest else {}),
+        }
+        record["curve"] = curve
+
+        def leave() -> None:
+            samples_figure(run, generated.images, round(float(generated.nfe.mean())), run.folder / "samples.png")
+            if curve:
+                lines = [",".join(map(str, point.values())) for point in curve]
+                write_file(run.folder / "curve.csv", "\n".join([",".join(curve[0]), *lines, ""]).encode())
+            records.write_json(run.folder / "record.json", record)
+
+        distributed.first(leave)
+        return record
 
 
-def generator(run: Run, purpose: str) -> torch.Generator:
+def check_features(settings: EvaluationConfig) -> None:
+    """Raise ValueError if a feature space needs a package that is not installed; better before training than after."""
+    for space in settings.features:
+        features.check_installed(space)
+
+
+def generator(settings: EvaluationConfig, purpose: str) -> torch.Generator:
     """A generator for one purpose, seeded by the configuration."""
-    return torch.Generator().manual_seed(derived_seed(run.configuration.evaluation.evaluation_seed, purpose))
+    return torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, purpose))
 
 
-def classifier_distance(classifier: Classifier, data: ImageData, images: Tensor) -> float:
-    """Frechet distance of whole-number images to the training split, in the classifier's features."""
-    return frechet_distance(classifier.features(data.scaled(images)), classifier.features(data.scaled(data.train)))
+def spread(count: int, wanted: int | None) -> Tensor:
+    """Rows of `wanted` of `count` images, evenly spread, since images may be sorted; all if there are not more."""
+    return torch.arange(count) if wanted is None or wanted >= count else torch.arange(wanted) * count // wanted
 
 
-def nearest_training_image(data: ImageData, images: Tensor) -> float:
+def frechet(
+    space: FeatureSpace, reference: Moments, generated: Tensor, sets: int, real: Tensor
+) -> dict[str, dict[str, Any]]:
+    """Frechet distances in one space: of a classifier a mean over sets, of Inception and DINOv2 one for all images."""
+    held_out = features.moments(space, real)
+    if space.name in SEVERAL:
+        found = [features.moments(space, images) for images in generated.split(len(generated) // sets)]
+        return {
+            SEVERAL[space.name]: {
+                "generated": over_sets([features.distance(one, reference) for one in found]),
+                "generated, to held out": over_sets([features.distance(one, held_out) for one in found]),
+                "held out (real)": single(features.distance(held_out, reference)),
+            }
+        }
+    everything = features.moments(space, generated)
+    values = {
+        features.label(space.name, len(generated)): {"generated": single(features.distance(everything, reference))}
+    }
+    name = features.label(space.name, len(real))
+    values.setdefault(name, {})["held out (real)"] = single(features.distance(held_out, reference))
+    return values
+
+
+def simple_models(data: ImageData, held_out: Tensor, chance: torch.Generator) -> dict[str, Any]:
+    """Bits/dim of models without a network, on the same images; the uniform one alone for large images."""
+    few = replace(data, held_out=held_out)
+    found = {"uniform": in_bits(baselines.uniform_bits_per_dim(few))}
+    if held_out[0].numel() <= baselines.MOST_PIXELS:
+        found = {"histogram a pixel": in_bits(baselines.histogram_bits_per_dim(few)), **found}
+        if len(baselines.fitting_images(data)) > held_out[0].numel():  # else the covariance is singular
+            found = {"Gaussian, full covariance": in_bits(baselines.gaussian_bits_per_dim(few, chance)), **found}
+    return found
+
+
+def nearest_distances(data: ImageData, sets: list[Tensor], real: Tensor, count: int) -> dict[str, Any]:
+    """Distances to the nearest training image of `count` images of each set, and of as many held-out ones."""
+    if count == 0:
+        return {}
+    values = [nearest_training_image(data, images[:count]) for images in sets]
+    return {"generated": over_sets(values), "held out (real)": single(nearest_training_image(data, real[:count]))}
+
+
+def nearest_training_image(data: ImageData, images: Tensor, at_once: int = 10_000) -> float:
     """Mean Euclidean distance of images to their nearest training image, on the scale [-1, 1].
 
     Far below the distance of held-out images, it says that training images are being repeated.
     """
-    a, b = data.scaled(images).flatten(1), data.scaled(data.train).flatten(1)
-    return float(torch.cdist(a, b).min(dim=1).values.mean())
+    a = data.scaled(images).flatten(1)
+    least = torch.full((len(a),), torch.inf)
+    for batch in data.train.split(at_once):
+        least = torch.minimum(least, torch.cdist(a, data.scaled(batch).flatten(1)).min(dim=1).values)
+    return float(least.mean())
 
 
-def held_out(values: Tensor) -> dict[str, Any]:
+def measured_curve(run: Run, space: FeatureSpace | None) -> list[dict[str, float]]:
+    """The classifier Frechet distance and NFE of samples at each snapshot, beside the training loss up to there.
+
+    Every point starts from the same noise. The distances are of `curve_images` images: compare them with each other.
+    """
+    settings, steps = run.configuration.evaluation, kept_steps(run.folder)
+    if not steps or space is None:
+        return []
+    lines = (run.folder / "losses.csv").read_text().splitlines()[1:]
+    losses = torch.tensor([float(line.split(",")[1]) for line in lines])
+    reference = features.train_moments(space, run.data)
+    curve, before = [], 0
+    for step, file in steps.items():
+        run.use_weights(file)
+        found = samples(run, settings.curve_images, "curve")
+        curve.append(
+            {
+                "step": step,
+                "epoch": round(step * run.configuration.training.batch / len(run.data.train), 3),
+                "mean_loss": float(losses[before:step].mean()),
+                "classifier_frechet_distance": features.distance(features.moments(space, found.images), reference),
+                "nfe": float(found.nfe.mean()),
+            }
+        )
+        before = step
+    run.use_weights(run.folder / "weights.safetensors")
+    return curve
+
+
+def classifier_only(spaces: list[FeatureSpace]) -> FeatureSpace | None:
+    """The classifier's space, if it is among them: the one cheap enough for a curve."""
+    return next((space for space in spaces if space.name == "classifier"), None)
+
+
+def solver(settings: EvaluationConfig) -> str:
+    """The solver in words."""
+    if settings.solver_steps is None:
+        return f"{settings.method}, rtol {settings.rtol:g}, atol {settings.atol:g}"
+    return f"{settings.method}, {settings.solver_steps} steps"
+
+
+def estimate(settings: EvaluationConfig) -> str:
+    """The divergence in words."""
+    if settings.divergence == "exact":
+        return "exact divergence"
+    return f"Hutchinson's estimate, {settings.probes} probe{'s' * (settings.probes > 1)}"
+
+
+def in_bits(values: Tensor) -> dict[str, Any]:
     """Mean of one value a held-out image, with its standard error."""
     return records.measurement(values, "held-out images", standard_error=True)
 
@@ -124,5 +237,5 @@ def over_sets(values: list[float]) -> dict[str, Any]:
 
 
 def single(value: float) -> dict[str, Any]:
-    """A value of the one held-out split, which has no spread."""
+    """A value of one set of images, which has no spread."""
     return {"value": value, "spread": None, "spread_is": None}

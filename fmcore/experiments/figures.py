@@ -35,6 +35,7 @@ def samples_figure(run: Run, generated: Tensor, nfe: int, file: Path, columns: i
     start = torch.Generator().manual_seed(derived_seed(run.configuration.evaluation.evaluation_seed, "journeys"))
     journeys = run.sample(3, start, times=times).trajectory
     assert journeys is not None
+    journeys = journeys.cpu()
     states = to_uint8(journeys / journeys.abs().amax(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1), data.levels)
     axes = figure.add_subplot(grid[1, :])
     show(axes, tiled(states.transpose(0, 1).flatten(0, 1), len(times)), "from noise to images", data.levels)

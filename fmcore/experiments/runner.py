@@ -4,33 +4,38 @@ config.json            the whole configuration
 checkpoint.pt          everything needed to resume
 weights.safetensors    the averaged weights, to sample from
 losses.csv             step, loss
+snapshots/             the averaged weights at some steps, if curve_every was set
+curve.csv              what samples of these were worth
 samples.png            samples beside real images
 record.json            what was run, on what, and what came out
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fmcore import couplings, losses, paths
+from fmcore import couplings, data, distributed, losses
 from fmcore import velocity as velocities
 from fmcore.checkpoints import check_same, write_file
-from fmcore.data.digits import digits
 from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments import records
-from fmcore.experiments.configuration import Configuration, flat, from_dict, to_dict
+from fmcore.experiments.configuration import Configuration, flat, from_dict, to_dict, with_overrides, without_place
+from fmcore.experiments.snapshots import FOLDER as SNAPSHOTS
+from fmcore.experiments.snapshots import Snapshots, keep_weights
 from fmcore.networks.unet import UNet
 from fmcore.solvers import Solution, solve
 from fmcore.sources import Gaussian
-from fmcore.training import derived_seed, train
+from fmcore.training import Prepare, derived_seed, random_flips, train
 from fmcore.velocity import Velocity
 
-DATA = {"digits": digits}
-FILES = ("config.json", "checkpoint.pt", "weights.safetensors", "losses.csv", "samples.png", "record.json")
+FILES = ("config.json", "checkpoint.pt", "weights.safetensors", "losses.csv", "curve.csv", "samples.png", "record.json")
 
 
 def train_run(
@@ -38,42 +43,64 @@ def train_run(
 ) -> None:
     """Train and leave config, checkpoint, weights, losses and the training half of the record in the folder.
 
+    Started by torchrun, all processes call this; process 0 writes.
+
     Raises:
         FileExistsError: if the folder is not empty and neither resume nor overwrite was asked for.
         ValueError: if resume was asked for with another configuration; the message names the fields that differ.
     """
-    data = DATA[configuration.data]()
-    settings = configuration.training
-    model = build_network(configuration, data)
-    loss = batch_loss(configuration, data)
-    prepare_folder(configuration, folder, resume, overwrite)
-    trained = train(model, loss, data.train, settings, folder / "checkpoint.pt", resume=resume, progress=progress)
+    with distributed.session(distributed.local_device()):
+        images = load_data(configuration)
+        settings = configuration.training
+        model = build_network(configuration, images).to(distributed.local_device())
+        distributed.first(lambda: prepare_folder(configuration, folder, resume, overwrite))
+        snapshots = Snapshots(folder, configuration.evaluation.curve_every)
+        trained = train(
+            model,
+            snapshots.watching(batch_loss(configuration)),
+            images.train,
+            settings,
+            folder / "checkpoint.pt",
+            resume=resume,
+            progress=progress,
+            prepare=batch_maker(configuration, images),
+        )
+        lines = [f"{step},{loss:.6g}" for step, loss in enumerate(trained.losses.tolist())]
+        record = {
+            "experiment": configuration.experiment,
+            "configuration": without_place(configuration),
+            "environment": records.environment(),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "training": {
+                "split": "train",
+                "images": len(images.train),
+                "flips": configuration.flips,
+                "global_batch": settings.batch,
+                "processes": trained.processes,
+                "steps": settings.steps,
+                "epochs": round(settings.steps * settings.batch / len(images.train), 2),
+                "seed": settings.seed,
+                "ema": settings.ema,
+                "wall_seconds": round(trained.seconds, 2),
+                "images_per_second": round(trained.images_per_second, 1),
+                "mean_loss_of_last_100_steps": float(trained.losses[-100:].mean()),
+                "notes": list(trained.notes),
+            },
+        }
 
-    from safetensors.torch import save
+        def leave() -> None:
+            snapshots.look()
+            keep_weights(trained.ema.state_dict(), folder / "weights.safetensors")
+            write_file(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]).encode())
+            records.write_json(folder / "record.json", record)
 
-    write_file(folder / "weights.safetensors", save(trained.ema.state_dict()))
-    lines = [f"{step},{loss:.6g}" for step, loss in enumerate(trained.losses.tolist())]
-    write_file(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]).encode())
-    record = {
-        "experiment": configuration.experiment,
-        "configuration": to_dict(configuration),
-        "environment": records.environment(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "training": {
-            "split": "train",
-            "images": len(data.train),
-            "flips": False,
-            "global_batch": settings.batch,
-            "processes": 1,
-            "steps": settings.steps,
-            "seed": settings.seed,
-            "ema": settings.ema,
-            "wall_seconds": round(trained.seconds, 2),
-            "images_per_second": round(settings.steps * settings.batch / trained.seconds, 1),
-            "mean_loss_of_last_100_steps": float(trained.losses[-100:].mean()),
-        },
-    }
-    records.write_json(folder / "record.json", record)
+        distributed.first(leave)
+
+
+def load_data(configuration: Configuration) -> ImageData:
+    """The data set of a configuration; the errors of `fmcore.data.by_name` say what is missing and where to get it."""
+    place = configuration.data_dir
+    return data.by_name(configuration.data, None if place is None else Path(place).expanduser())
 
 
 def prepare_folder(configuration: Configuration, folder: Path, resume: bool, overwrite: bool) -> None:
@@ -93,21 +120,22 @@ def prepare_folder(configuration: Configuration, folder: Path, resume: bool, ove
             raise FileExistsError(f"{folder} is not empty and holds no run (no config.json): choose another --run-dir")
     if resume and config.exists():
         saved = from_dict(records.read_json(config))
-        check_same(flat(to_dict(saved)), flat(to_dict(configuration)), f"the run in {folder} was started")
+        check_same(flat(without_place(saved)), flat(without_place(configuration)), f"the run in {folder} was started")
     if overwrite:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(config, to_dict(configuration))
 
 
-def build_network(configuration: Configuration, data: ImageData) -> UNet:
+def build_network(configuration: Configuration, images: ImageData) -> UNet:
     """The untrained network; its weights follow from the training seed."""
     network = configuration.network
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(derived_seed(configuration.training.seed, "network"))
         return UNet(
-            data.shape,
+            images.shape,
             channels=network.channels,
             multipliers=network.multipliers,
             blocks=network.blocks,
@@ -118,46 +146,69 @@ def build_network(configuration: Configuration, data: ImageData) -> UNet:
         )
 
 
-def batch_loss(configuration: Configuration, data: ImageData) -> Any:
-    """The loss of one batch of whole-number images, for `fmcore.training.train`."""
-    path = paths.by_name(configuration.path)
+def batch_maker(configuration: Configuration, images: ImageData) -> Prepare:
+    """Whole-number images to pairs (x0, x1): flips, dequantization noise, source noise, and the coupling."""
     couple = couplings.MinibatchOT() if configuration.coupling == "minibatch_ot" else couplings.independent
+    source = Gaussian(images.shape)
+
+    def prepare(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        flipped = random_flips(batch, generator) if configuration.flips else batch
+        x1 = dequantize(flipped, images.levels, generator)
+        return couple(source.sample(len(x1), generator), x1)
+
+    return prepare
+
+
+def batch_loss(configuration: Configuration) -> Any:
+    """The loss of a batch of pairs, for `fmcore.training.train`."""
+    path = configuration.build_path()
     measure = getattr(losses, configuration.loss)
 
-    def loss(model: UNet, images: Tensor, generator: torch.Generator) -> Tensor:
-        x1 = dequantize(images, data.levels, generator)
-        x0 = Gaussian(data.shape).sample(len(x1), generator)
-        return measure(model, path, *couple(x0, x1), generator=generator)
+    def loss(model: UNet, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+        return measure(model, path, *batch, generator=generator)
 
     return loss
 
 
 class Run:
-    """A finished run, loaded from its folder.
+    """A finished run, loaded from its folder, on the device of this process.
 
     Attributes:
         configuration, data, path: what it was trained on.
+        device: where it computes.
         velocity: the learned velocity, whatever the network predicts.
         source: the distribution that samples start from.
 
+    Args:
+        folder: of the run.
+        overrides: settings like ``rtol=1e-3`` that differ from those of the run: of the evaluation, or data_dir.
+
     Raises:
         FileNotFoundError: if the folder is no run, or its training has not finished.
-        ValueError: if a file in it is damaged.
+        ValueError: if a file in it is damaged, or a setting cannot be changed any more.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, overrides: Sequence[str] = ()) -> None:
         self.folder = folder
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
                 f"{folder} holds no run (no config.json): train one with fmcore train NAME{listed(folder)}"
             )
-        self.configuration = from_dict(records.read_json(folder / "config.json"))
-        self.data = DATA[self.configuration.data]()
-        self.path = paths.by_name(self.configuration.path)
+        trained = from_dict(records.read_json(folder / "config.json"))
+        self.configuration = with_overrides(trained, overrides)
+        check_only_evaluation(trained, self.configuration)
+        self.data = load_data(self.configuration)
+        self.path = self.configuration.build_path()
+        # The variance-exploding path starts from N(0, sigma_max^2 I), not from N(0, I).
         self.source = Gaussian(self.data.shape, std=self.path.source_scale)
-        network = build_network(self.configuration, self.data).eval().requires_grad_(False)
-        load_weights(network, folder / "weights.safetensors")
-        self.velocity = as_velocity(network, self.configuration)
+        self.device = distributed.local_device()
+        self.network = build_network(self.configuration, self.data).to(self.device).eval().requires_grad_(False)
+        self.velocity = as_velocity(self.network, self.configuration)
+        self.use_weights(folder / "weights.safetensors")
+
+    def use_weights(self, file: Path) -> None:
+        """Load other weights, such as those of a snapshot; raises as the class."""
+        load_weights(self.network, file)
 
     def sample(self, n: int, generator: torch.Generator, times: Tensor | None = None) -> Solution:
         """Follow the flow from n source samples, with the solver of the configuration.
@@ -167,7 +218,7 @@ class Run:
         settings = self.configuration.evaluation
         return solve(
             self.velocity,
-            self.source.sample(n, generator),
+            self.source.sample(n, generator).to(self.device),
             t1=self.path.t_max,
             method=settings.method,
             steps=settings.solver_steps if times is None else None,
@@ -179,7 +230,7 @@ class Run:
 
 def as_velocity(network: UNet, configuration: Configuration) -> Velocity:
     """The velocity that belongs to what the network predicts."""
-    path = paths.by_name(configuration.path)
+    path = configuration.build_path()
     if configuration.loss == "conditional_flow_matching":
         return network
     if configuration.loss == "noise_prediction":
@@ -202,7 +253,19 @@ def load_weights(network: UNet, path: Path) -> None:
         raise ValueError(f"{path} is damaged or belongs to another network: {str(error).splitlines()[0]}") from None
 
 
+def check_only_evaluation(trained: Configuration, asked: Configuration) -> None:
+    """Raise ValueError if more than the evaluation differs: the network is what it is."""
+    same = flat(without_place(replace(asked, evaluation=trained.evaluation)))
+    changed = [name for name, value in flat(without_place(trained)).items() if same[name] != value]
+    if changed:
+        raise ValueError(
+            f"the run was trained with another {', '.join(changed)}: only settings of the evaluation can be changed "
+            f"afterwards ({', '.join(field.name for field in fields(asked.evaluation))}), and data_dir"
+        )
+
+
 def listed(folder: Path) -> str:
-    """The runs beside a folder that is none, as a hint."""
-    runs = sorted(path.parent.name for path in folder.parent.glob("*/config.json"))
+    """The runs beside a folder that is none, or inside it, as a hint."""
+    found = [*folder.parent.glob("*/config.json"), *folder.rglob("config.json")]
+    runs = sorted({path.parent.relative_to(folder.parent).as_posix() for path in found})
     return f"; the runs in {folder.parent} are {', '.join(runs)}" if runs else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fmcore.experiments.catalog import SIZES
+from fmcore.experiments.comparison import METHODS, NOTES, TITLES, Row
 from fmcore.experiments.configuration import Configuration, flat, to_dict
 
 
@@ -27,7 +29,9 @@ def show_record(record: dict[str, Any]) -> None:
         ),
         ("samples", f"{evaluation['generated']:,} images, {evaluation['solver']}, NFE {evaluation['nfe']:.0f}"),
         ("likelihood", evaluation["likelihood"]),
+        *noise_of_likelihood(evaluation.get("likelihood_spread", {})),
         ("distance", f"{evaluation['feature_space']}, to the {evaluation['reference']}"),
+        *(("at step", point) for point in curve_points(record.get("curve", []))),
         (
             "hardware",
             f"{record['environment']['hardware']['cpu']}, {record['environment']['hardware']['threads']} threads",
@@ -55,6 +59,82 @@ def show_record(record: dict[str, Any]) -> None:
             )
         values.add_section()
     console.print(values)
+
+
+def noise_of_likelihood(about: dict[str, Any]) -> list[tuple[str, str]]:
+    """How noisy the estimates of bits/dim are, and what that does to the value of K draws."""
+    found = []
+    if "deviation_between_probes" in about:
+        text = f"{about['deviation_between_probes']:.3f} bits/dim an image between probes"
+        if "deviation_between_draws" in about:
+            text += f", {about['deviation_between_draws']:.3f} between draws and probes"
+        found.append(("noise", text))
+    if bias := about.get("bias_of_K_draws"):
+        text = f"{bias['gaussian_model']:+.3f} bits/dim of K = {about['draws']} are this noise (Gaussian model"
+        found.append(("bias", f"{text}; to second order {bias['second_order']:+.3f})"))
+    return found
+
+
+def curve_points(curve: list[dict[str, float]]) -> list[str]:
+    """The points of a training curve, one line each."""
+    return [
+        f"{point['step']:,}: classifier Frechet distance {point['classifier_frechet_distance']:.2f}, "
+        f"loss {point['mean_loss']:.4f}, NFE {point['nfe']:.0f}"
+        for point in curve
+    ]
+
+
+def show_comparison(rows: Sequence[Row]) -> None:
+    """Print the paper's numbers beside ours, one table a data set, and what one must know to read them."""
+    from rich.console import Console
+
+    console = Console()
+    # Wide enough for every column, also where the output is no terminal and its width is not known.
+    console = Console(width=max(console.width, 140))
+    console.print("Lipman et al. 2023, Table 1: paper against ours; blank where nothing was run\n", markup=False)
+    for size in SIZES:
+        block = [row for row in rows if row.size == size]
+        console.print(block_table(size, block))
+        for row in block:
+            if row.changed:
+                console.print(f"* {METHODS[row.method]}: our run has {', '.join(row.changed)}", markup=False)
+        console.print()
+    for note in NOTES:
+        console.print(f"- {note}", markup=False)
+
+
+def block_table(size: str, rows: Sequence[Row]) -> Any:
+    """The table of one data set; without the paper's columns where the paper has no such size."""
+    from rich.table import Table
+
+    in_paper = any(value is not None for row in rows for value in row.paper.values())
+    draws = [row.paper["draws"] or 0 for row in rows]
+    network, training = SIZES[size].network, SIZES[size].training
+    about = f"{TITLES[size]}: {network.channels} channels, {training.steps:,} steps of {training.batch} images"
+    table = Table(title=about + ("" if in_paper else "; no paper value"), title_justify="left")
+    table.add_column("method", style="bold", no_wrap=True)
+    if in_paper:
+        for title in ("K=1", f"K={max(draws):.0f}" if any(draws) else "K", "FID", "NFE"):
+            table.add_column(f"paper\n{title}", justify="right", no_wrap=True)
+    ours = ("K=1", "K", "FID-50k", "FD", "FD real", "NFE", "steps", "images")
+    for title in ours:
+        table.add_column(f"ours\n{title}", justify="right", no_wrap=True)
+    for row in rows:
+        cells = [METHODS[row.method] + ("*" if row.changed else "")]
+        if in_paper:
+            decimals = {"nll_one": 2, "nll_many": 2, "fid": 2, "nfe": 0}
+            cells += [cell(row.paper[name], places) for name, places in decimals.items()]
+        one, many = cell(row.ours.get("nll_one"), 3), cell(row.ours.get("nll_many"), 3)
+        one += f" ± {row.ours['nll_error']:.3f}" if one else ""
+        many += f" (K={row.ours['draws']:.0f})" if many else ""
+        places = {"fid": 2, "classifier_distance": 2, "real_distance": 2, "nfe": 0, "steps": 0, "generated": 0}
+        table.add_row(*cells, one, many, *(cell(row.ours.get(name), digits) for name, digits in places.items()))
+    return table
+
+
+def cell(value: float | None, places: int) -> str:
+    """A number with its decimals, or nothing."""
+    return "" if value is None else f"{value:,.{places}f}"
 
 
 def show_experiments(experiments: Mapping[str, Configuration]) -> None:

@@ -122,8 +122,6 @@ class UNet(nn.Module):
         """
         self.check(x, t, labels)
         condition = F.silu(self.embed(t.expand(len(x)), labels))
-        if x.device.type == "cpu":  # what Winograd's way returns, and no slower without; elsewhere the caller decides
-            x = x.contiguous(memory_format=torch.channels_last)
         h = self.first(x)
         skips = [h]
         for layer in self.down:

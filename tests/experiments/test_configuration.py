@@ -4,9 +4,10 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from fmcore.experiments import catalog
-from fmcore.experiments.configuration import from_dict, settable_fields, to_dict, with_overrides
+from fmcore.experiments.configuration import from_dict, settable_fields, to_dict, with_overrides, without_place
 
 DIGITS = catalog.by_name("digits")
 
@@ -44,12 +45,39 @@ def test_settings_reach_their_field_with_their_type():
         ("head_channels=all", "head_channels=all: .*valid integer"),
         ("loss=noise_prediction", "use path=variance_preserving"),
         ("method=euler", "every other method needs solver_steps"),
-        ("generated_sets=1", "at least 2"),
+        ("generated_sets=1", "generated_sets must be at least 2, to show a spread; got 1"),
+        ("solver_batch=0", "solver_batch must be at least 1; got 0"),
+        ("nearest_images=-1", "nearest_images must be at least 0"),
+        ("likelihood_images=1", "likelihood_images must be at least 2"),
+        ("rtol=0", "rtol and atol must be above 0"),
+        ("features=vgg", "features=vgg: Input should be 'classifier', 'inception'"),
+        ("features=", "name each space once, and at least one"),
+        ("features=inception,inception", "name each space once"),
+        ("sigma_min=0.1", "sigma_min belongs to path=ot, and the path is rectified"),
+        ("curve_every=300", "make curve_every a multiple of checkpoint_every"),
     ],
 )
 def test_wrong_settings_are_refused_with_a_remedy(override, message):
     with pytest.raises(ValueError, match=message):
         with_overrides(DIGITS, [override])
+
+
+def test_an_exact_divergence_has_no_probes():
+    with pytest.raises(ValueError, match="an exact divergence has no probes"):
+        with_overrides(DIGITS, ["divergence=exact", "probe_repeats=2"])
+
+
+def test_the_ot_path_ends_at_sigma_min():
+    path = with_overrides(DIGITS, ["path=ot", "sigma_min=0.1"]).build_path()
+    assert float(path.sigma(torch.tensor(1.0))) == pytest.approx(0.1)
+    assert float(with_overrides(DIGITS, ["path=ot"]).build_path().sigma(torch.tensor(1.0))) == 0.0
+
+
+def test_the_place_of_the_data_is_no_part_of_what_was_done():
+    moved = with_overrides(DIGITS, ["data_dir=/somewhere"])
+    assert moved != DIGITS
+    assert without_place(moved) == without_place(DIGITS)
+    assert "data_dir" not in without_place(moved)
 
 
 def test_settings_that_belong_together_are_applied_together():

@@ -1,0 +1,77 @@
+"""Where data sets lie on the disk, and how files get there: in full or not at all, by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHUNK = 2**22  # bytes read at once
+
+
+def default_folder() -> Path:
+    """The folder that holds the data sets when none is named.
+
+    It is the one in the environment variable FMCORE_DATA if that is set, else data/cache of the repository when the
+    package runs from a checkout, else ~/.cache/fmcore.
+    """
+    named = os.environ.get("FMCORE_DATA")
+    if named:
+        return Path(named).expanduser()
+    root = Path(__file__).resolve().parents[2]
+    if (root / "pyproject.toml").is_file() and (root / "data").is_dir():
+        return root / "data" / "cache"
+    return Path.home() / ".cache" / "fmcore"
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a small file so that it is there in full or not at all, also after a loss of power.
+
+    Raises:
+        OSError: if it cannot be written; an older version stays as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Hold the folder for this process: others that ask for it wait, and a killed one lets go.
+
+    Args:
+        folder: made if it is not there; a file named .lock in it stays behind and is harmless.
+        doing: what a waiting process tells its user ("another process is {doing}; waiting for it").
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is {doing}; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The checksum of a file, in hexadecimal."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

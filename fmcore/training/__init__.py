@@ -1,0 +1,37 @@
+"""Training: one loop for one process and for many.
+
+config      TrainingConfig: everything that is needed to repeat a run
+schedule    the learning rate and the decay of the average, as functions of the step
+batches     which images make batch k, which process takes which of them, and the seeds of all noise
+feeding     how batches reach the device
+loop        train
+"""
+
+from fmcore.training.batches import (
+    Prepare,
+    Rows,
+    batch_rows,
+    derived_seed,
+    epoch_order,
+    microbatches,
+    random_flips,
+)
+from fmcore.training.config import TrainingConfig
+from fmcore.training.loop import Loss, Trained, train
+from fmcore.training.schedule import ema_decay, learning_rate
+
+__all__ = [
+    "Loss",
+    "Prepare",
+    "Rows",
+    "Trained",
+    "TrainingConfig",
+    "batch_rows",
+    "derived_seed",
+    "ema_decay",
+    "epoch_order",
+    "learning_rate",
+    "microbatches",
+    "random_flips",
+    "train",
+]

@@ -1,0 +1,63 @@
+"""How to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. All of it is needed to repeat a run; the number of processes and the kind of device are not.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: images a step, over all processes.
+        lr: peak learning rate of Adam.
+        warmup: steps over which the learning rate rises linearly from 0.
+        decay: what it does afterwards, until the last step: falls to 0 linearly, as a half cosine, or not at all. See
+            `fmcore.training.schedule.learning_rate`.
+        ema: decay of the exponential moving average of the weights; the first steps use a smaller one (`ema_decay`).
+        clip: largest norm of the gradient; larger ones are scaled down to it.
+        seed: of the order of the images and of all noise.
+        checkpoint_every: steps between checkpoints.
+        precision: of a network with float32 weights. "fp32": float32 throughout. "tf32": products inside convolutions
+            and matrix multiplications of an NVIDIA GPU keep 10 bits of the mantissa; elsewhere the same as fp32.
+            "bf16": bfloat16 autocast (faster where the hardware has it, far slower elsewhere), TF32 for the rest.
+        accumulate: micro-batches a step, over all processes. Each process takes its share of them, one after the
+            other, so none has more than about batch / accumulate images in memory at once; the gradient is that of the
+            whole batch. Rounded up to a multiple of the number of processes.
+        coupled: images that `prepare` (the coupling, say) sees together; None for the whole batch. Smaller blocks are
+            cheaper to pair, and each process prepares only the blocks that it needs.
+        channels_last: store images and convolution weights with the channels last (faster on recent GPUs with bf16).
+        compile: compile the network with torch.compile (the first step takes a minute or more, the others less).
+    """
+
+    steps: int = 1000
+    batch: int = 128
+    lr: float = 1e-3
+    warmup: int = 100
+    decay: Literal["none", "linear", "cosine"] = "none"
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    checkpoint_every: int = 500
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    accumulate: int = 1
+    coupled: int | None = None
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "checkpoint_every", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.warmup < 0 or self.seed < 0:
+            raise ValueError(f"warmup and seed must not be negative, got {self.warmup} and {self.seed}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is a decay in [0, 1), where 0 means no averaging; got {self.ema}")
+        if self.coupled is not None and self.coupled < 1:
+            raise ValueError(f"coupled must be at least 1 image, or None for the whole batch; got {self.coupled}")

@@ -1,0 +1,47 @@
+"""What the loop asks of the device: its generators, its arithmetic, and an average that does not wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+@contextmanager
+def borrowed_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
+    """PyTorch's own generators, which dropout draws from: to seed at will, and given back as they were."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
+        yield [torch.default_generator, *(torch.cuda.default_generators[gpu.index] for gpu in gpus)]
+
+
+@contextmanager
+def products(precision: str, device: torch.device) -> Iterator[None]:
+    """Allow or forbid TF32 on an NVIDIA GPU, by default allowed in convolutions only; and put it back."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@torch.no_grad()
+def update_average(averaged: AveragedModel, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the present ones, and take over what else the network keeps.
+
+    AveragedModel's own method copies its counter to the device in every step, and waits until the copy has arrived.
+    """
+    weights = list(model.parameters())
+    get_ema_multi_avg_fn(decay)(list(averaged.module.parameters()), weights, averaged.n_averaged)  # type: ignore[arg-type]
+    for ours, buffer in zip(averaged.module.buffers(), model.buffers(), strict=True):
+        ours.copy_(buffer)
+    averaged.n_averaged += 1

@@ -1,0 +1,245 @@
+"""The training loop.
+
+`train` reads from top to bottom: take a batch, compute the loss, step, average the weights, save now and then. A run
+that was killed and resumed ends with exactly the weights of a run that was not, with one process and with many: all
+randomness follows from the seed and the number of the step, so the weights, Adam's moments and the step are all there
+is to save.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from fmcore import distributed
+from fmcore.checkpoints import save_checkpoint
+from fmcore.training.batches import Prepare, Rows, derived_seed, microbatches
+from fmcore.training.config import TrainingConfig
+from fmcore.training.device import borrowed_generators, products, update_average
+from fmcore.training.feeding import feed
+from fmcore.training.resuming import changed_processes, restore, saved_state
+from fmcore.training.schedule import ema_decay, learning_rate
+
+ModelType = TypeVar("ModelType", bound=nn.Module)
+Loss = Callable[[Any, Any, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained(Generic[ModelType]):
+    """What `train` returns, in every process.
+
+    Attributes:
+        model: the network with its last weights.
+        ema: a copy with the averaged weights, in evaluation mode: the one to sample from.
+        losses: float32 (steps,), the loss of each step's whole batch.
+        seconds: spent in training steps, over all resumed parts.
+        images_per_second: the images of all steps, over all processes, by these seconds.
+        processes: how many trained together, in the last part.
+        notes: what a record of the run must say besides, such as that the number of processes changed.
+    """
+
+    model: ModelType
+    ema: ModelType
+    losses: Tensor
+    seconds: float
+    images_per_second: float
+    processes: int
+    notes: tuple[str, ...]
+
+
+def train(
+    model: ModelType,
+    loss: Loss,
+    data: Rows,
+    config: TrainingConfig,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    prepare: Prepare | None = None,
+    ahead: int = 1,
+) -> Trained[ModelType]:
+    """Train a network on batches of rows of data, on the device that holds the network.
+
+    Started by torchrun, or inside a process group, all processes call this with the same arguments (and, each, a model
+    on its own device, see `fmcore.distributed.local_device`). They share each batch, and step together.
+
+    For one seed, the images of a batch and all that `prepare` draws do not depend on the number of processes; nor do
+    the weights, but for the rounding of sums. What the loss draws and dropout differ from micro-batch to micro-batch,
+    and so depend on how a batch is cut: they stay the same as long as the number of micro-batches does (`accumulate`).
+
+    Args:
+        model: trained in place.
+        loss: ``loss(model, batch, generator) -> scalar``, a mean over the rows of the batch, on the model's device. Its
+            noise comes from the generator, on the same device, seeded for each micro-batch.
+        data: the training set; see `Rows`. The model should see ``data[rows]`` on any device.
+        config: see `TrainingConfig`.
+        checkpoint: file to save to, which process 0 does; None saves nothing.
+        resume: continue from the checkpoint where there is one.
+        progress: show a bar with loss, images a second and time left.
+        prepare: ``prepare(batch, generator) -> batch``, without gradient, for all that should not depend on how the
+            batch is cut: flips, noise, times, and the coupling, which sees `config.coupled` images at once. What it
+            returns, a tensor or a tuple of them with one row an image, goes to the loss in place of ``data[rows]``.
+        ahead: how many batches a thread prepares early; 0 for no thread. `prepare` must draw from its generator only.
+
+    Raises:
+        FileExistsError: if the checkpoint exists and resume was not asked for.
+        FloatingPointError: if the loss or its gradient stops being finite; the checkpoint holds a state before that.
+        OSError: if a checkpoint cannot be written; the one before stays as it was.
+        ProcessLost: if another process failed or was killed.
+        ValueError: if the checkpoint is damaged or belongs to another configuration.
+    """
+    path = None if checkpoint is None else Path(checkpoint)
+    if len(data) == 0:
+        raise ValueError("data is empty: there is nothing to train on")
+    device = next(model.parameters()).device
+    with ExitStack() as stack:
+        stack.enter_context(distributed.session(device))
+        stack.enter_context(products(config.precision, device))
+        dropout = stack.enter_context(borrowed_generators(device))
+        processes = distributed.processes()
+        distributed.check_equal("the configuration and number of images", (asdict(config), len(data)))
+        state = distributed.first(saved_state, path, config, resume)
+        kept = state is not None
+
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.train()
+        network = torch.compile(model) if config.compile else model
+        objective = stack.enter_context(distributed.data_parallel(Objective(network, loss)))
+        parts = microbatches(config.batch, config.accumulate, distributed.rank(), processes)
+        noise = torch.Generator(device)
+        if processes > 2:
+            rehearsal = feed(data, config, range(1), parts[-1:], device, prepare, ahead=0)
+            rehearse(objective, next(rehearsal)[0], noise)
+
+        averaged = AveragedModel(model)
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
+        losses: list[float] = []
+        seconds, notes = 0.0, []
+        if state is not None:
+            restore(path, state, model, averaged, optimizer)
+            losses, seconds, notes = state["losses"].tolist(), state["seconds"], state["notes"]
+            notes += changed_processes(len(losses), state["processes"], processes)
+            state = None  # as large as the network, the average and Adam's moments together
+
+        steps = range(len(losses), config.steps)
+        batches = stack.enter_context(closing(feed(data, config, steps, parts, device, prepare, ahead)))
+        bar = stack.enter_context(progress_bar(config, len(losses), progress and distributed.rank() == 0))
+        unread: list[Tensor] = []
+        started = time.perf_counter()
+        for step, batch in zip(steps, batches, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            optimizer.zero_grad()
+            value = torch.zeros((), device=device)
+            for part, rows in zip(parts, batch, strict=True):
+                noise.manual_seed(derived_seed(config.seed, f"noise {step} {part.start}"))
+                for generator in dropout:
+                    generator.manual_seed(derived_seed(config.seed, f"dropout {step} {part.start}"))
+                with without_exchange(objective) if part is not parts[-1] else nullcontext():
+                    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                        share = objective(rows, noise) * (len(part) / config.batch)
+                    (share * processes).backward()  # the gradients' mean over processes is taken: make it their sum
+                value += share.detach()
+            distributed.total(value)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+
+            unread.append(torch.stack([value, norm.float()]))
+            save = path is not None and ((step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps)
+            if save or step + 1 == config.steps or len(unread) == steps_between_reads(device):
+                for loss_, norm_ in torch.stack(unread).tolist():
+                    if not math.isfinite(loss_ + norm_):
+                        raise diverged(loss_, norm_, len(losses), path if kept else None)
+                    losses.append(loss_)
+                bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
+                bar.update(len(unread) * config.batch)
+                unread.clear()
+
+            optimizer.step()
+            update_average(averaged, model, ema_decay(config.ema, step))
+            if save and path is not None:
+                seconds += time.perf_counter() - started
+                state = {
+                    "config": asdict(config),
+                    "model": model.state_dict(),
+                    "ema": averaged.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "losses": torch.tensor(losses),
+                    "seconds": seconds,
+                    "processes": processes,
+                    "notes": notes,
+                }
+                distributed.first(save_checkpoint, state, path)
+                kept = True
+                started = time.perf_counter()
+        seconds += time.perf_counter() - started
+    speed = len(losses) * config.batch / seconds
+    ema = cast(ModelType, averaged.module.eval())
+    return Trained(model, ema, torch.tensor(losses), seconds, speed, processes, tuple(notes))
+
+
+class Objective(nn.Module):
+    """The loss as a module, for which DistributedDataParallel sees one forward pass however many the network has."""
+
+    def __init__(self, model: Any, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Any, generator: torch.Generator) -> Tensor:
+        """The loss of a micro-batch."""
+        return self.loss(self.model, batch, generator)
+
+
+def without_exchange(objective: nn.Module) -> AbstractContextManager[None]:
+    """Let gradients add up in each process: they are exchanged once a step, with the last micro-batch."""
+    return objective.no_sync() if isinstance(objective, DistributedDataParallel) else nullcontext()
+
+
+def rehearse(objective: nn.Module, batch: Any, noise: torch.Generator) -> None:
+    """Compute gradients for nothing, before the weights of a checkpoint are loaded.
+
+    DistributedDataParallel arranges gradients anew after its first backward pass, and with it the order in which three
+    or more processes add them up. Without this, the first step after a resume would be rounded as none was before.
+    """
+    objective(batch, noise).backward()
+
+
+def steps_between_reads(device: torch.device) -> int:
+    """How often losses are looked at: a GPU works through steps that the host has queued, and reading waits for it.
+
+    Whatever this is, they are looked at before a checkpoint is written.
+    """
+    return 20 if device.type == "cuda" else 1
+
+
+def diverged(value: float, norm: float, step: int, checkpoint: Path | None) -> FloatingPointError:
+    """The error for a loss or a gradient that is not finite."""
+    kept = f"; {checkpoint} holds the state before" if checkpoint else ""
+    return FloatingPointError(
+        f"training diverged at step {step}: loss {value}, gradient norm {norm}{kept}. "
+        "Try a lower lr, a longer warmup or a smaller clip, and check the data for NaN"
+    )
+
+
+def progress_bar(config: TrainingConfig, done: int, show: bool) -> Any:
+    """A bar counting images, for a run of which `done` steps are behind."""
+    from tqdm.auto import tqdm
+
+    return tqdm(
+        total=config.steps * config.batch,
+        initial=done * config.batch,
+        unit=" images",
+        unit_scale=True,
+        desc="training",
+        disable=not show,
+    )

@@ -1,0 +1,33 @@
+"""What changes with the step: pure functions, so that there is nothing to save."""
+
+from __future__ import annotations
+
+import math
+
+from fmcore.training.config import TrainingConfig
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """The learning rate of step 0, 1, ..., steps - 1.
+
+    Lipman et al. 2023 raise it linearly from 1e-8 to the peak and keep it there, or lower it linearly to 1e-8
+    (appendix E). Here both ends are 0, and the first and last steps are next to them: with ``decay="linear"`` or
+    ``"none"`` and the same warmup, no step's rate differs by more than about 1e-8 + lr / min(warmup, steps - warmup).
+    """
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    if config.decay == "linear":
+        return config.lr * (1 - done)
+    if config.decay == "cosine":
+        return config.lr * (1 + math.cos(math.pi * done)) / 2
+    return config.lr
+
+
+def ema_decay(decay: float, updates: int) -> float:
+    """min(decay, (1 + n) / (10 + n)) after n updates: early on, the average spans about the last tenth of the steps.
+
+    With the full decay from the start, a short run would mostly average weights from before it had learned anything.
+    The first update, n = 0, takes the weights as they are.
+    """
+    return min(decay, (1 + updates) / (10 + updates)) if updates else 0.0
