@@ -172,7 +172,8 @@ def lipman2023(size: str, method: str) -> Configuration:
 
 
 EXPERIMENTS: dict[str, Configuration] = {
-    # Flow matching on 1,500 images of 8x8 pixels, from scratch, within two minutes on two CPU cores.
+    # Flow matching on 1,500 images of 8x8 pixels, from scratch, in one and a half to two and a half minutes
+    # on two CPU cores.
     "digits": Configuration(
         experiment="digits",
         data="digits",
