@@ -919,7 +919,7 @@ for number, flow in enumerate(rounds):
 show_flows({f"round {number}": flow for number, flow in enumerate(rounds)})
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# One round does nearly all: $S$ falls by a factor of several hundred and the error of one Euler step from 2.6 to 0.2. The
+# One round does nearly all: $S$ falls by a factor of several hundred and the error of one Euler step from 2.5 to 0.2. The
 # second round changes little, the network itself is now the limit. (A single step is a continuous map and cannot tear
 # the noise into eight pieces, so the bridges between the Gaussians stay, as they do for $B = 512$.)
 #
