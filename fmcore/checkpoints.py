@@ -1,17 +1,16 @@
-"""Files that are there in full or not at all, and checkpoints made of them."""
+"""Checkpoints: what a training needs to go on, in one file that holds no code."""
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+
+from fmcore.atomic import replaced
 
 # What reading a file that was cut off, altered, or never was a checkpoint may raise.
 DAMAGE = (
@@ -30,7 +29,7 @@ CONTENT = {"format", "config", "model", "ema", "optimizer", "losses", "seconds",
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Save tensors, numbers, strings and containers of them; raises OSError as `replaced`.
+    """Save tensors, numbers, strings and containers of them; raises OSError as `fmcore.atomic.replaced`.
 
     Tensors go straight to the file, one after the other: a large network needs no second copy in memory.
     """
@@ -63,41 +62,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(sorted(missing))}")
     return state
-
-
-def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there in full or not at all; raises OSError as `replaced`."""
-    with replaced(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its place at the end if all went well, whatever happens in between.
-
-    It is written under another name in the same folder, flushed to the disk and renamed, which replaces an older
-    version in one step.
-
-    Raises:
-        OSError: if it cannot be written (a full disk, say); what was written is removed, the older version stays.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        # torch.save may answer the OSError of a full disk with a RuntimeError about positions in the file
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError) or not isinstance(error, (OSError, RuntimeError)):
-            raise
-        kept = "the version before it is intact" if path.exists() else "nothing was saved"
-        raise OSError(
-            cause.errno, f"cannot write {path}: {cause.strerror} ({kept}); make room and run again"
-        ) from error
 
 
 def check_same(saved: dict[str, Any], asked: dict[str, Any], what: str) -> None:

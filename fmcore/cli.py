@@ -1,4 +1,4 @@
-"""The command line: ``fmcore train | sample | evaluate | table | list | doctor``.
+"""The command line: ``fmcore train | sample | evaluate | export | table | list | doctor``.
 
 Everything but the parser is imported by the command that needs it, so that ``fmcore --help`` answers at once.
 """
@@ -133,6 +133,24 @@ def sample(
     solution = loaded.sample(n, torch.Generator().manual_seed(seed))
     save_grid(to_uint8(solution.x.cpu(), loaded.data.levels), out, loaded.data.levels)
     print(f"wrote {n} images to {out} (NFE {solution.nfe})")
+
+
+@app.command
+def export(
+    run: Positional[Folder],
+    out: Annotated[Path | None, arg(metavar="FOLDER")] = None,
+) -> None:
+    """Keep the weights of a finished run, in half the size, beside its record; chapters load them by name.
+
+    Args:
+        run: The folder of the run, for example runs/cifar10.
+        out: The folder to write to; data/pretrained unless told otherwise.
+    """
+    from fmcore.experiments import pretrained
+    from fmcore.experiments.runner import Run
+
+    file = pretrained.keep(Run(run), out or pretrained.FOLDER)
+    print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB) and its record {file.with_suffix('.json').name}")
 
 
 @app.command(name="list")

@@ -1,10 +1,12 @@
 """Losses: what the network is regressed on.
 
 Each takes ``(model, path, x0, x1)`` with x0 ~ N(0, I) and x1 data, both (B, *shape), draws t ~ U[0, t_max] where none
-is given, and returns the mean over batch and dimensions as a scalar. They differ in what the model's output means:
+is given, and returns the mean over batch and dimensions as a scalar; empirical flow matching takes ``(model, x0, x1,
+bank)``, and the path by name. They differ in what the model's output means:
 
     conditional_flow_matching   velocity    || v(x_t, t) - (alpha' x1 + sigma' x0) ||^2
     exact_flow_matching         velocity    || v(x_t, t) - u(x_t, t) ||^2, for a known marginal velocity u
+    empirical_flow_matching     velocity    || v(x_t, t) - u_M(x_t, t) ||^2, u_M that of x1 and M - 1 more data points
     noise_prediction            noise       || e(x_t, t) - x0 ||^2
     score_matching              score       sigma^2 || s(x_t, t) + x0 / sigma ||^2
     score_flow                  score       g^2 || s(x_t, t) + x0 / sigma ||^2
@@ -19,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fmcore.paths import AffinePath
+from fmcore.closed_form import bank_velocity
+from fmcore.paths import AffinePath, rectified
 from fmcore.validation import check_finite, check_pair, check_time, expand_time
 from fmcore.velocity import Velocity
 
@@ -75,6 +78,52 @@ def exact_flow_matching(
     xt, t = _point(path, x0, x1, t, generator)
     with torch.no_grad():
         target = velocity(xt, t)
+    return _mean_square(_output(model, xt, t), target, t, weight)
+
+
+def empirical_flow_matching(
+    model: Velocity,
+    x0: Tensor,
+    x1: Tensor,
+    bank: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    path: AffinePath | None = None,
+    t: Tensor | None = None,
+    weight: Weight | None = None,
+    exclude: Tensor | None = None,
+) -> Tensor:
+    """Empirical flow matching, E || v(x_t, t) - u_M(x_t, t) ||^2 (Bertrand et al. 2025, section 4).
+
+    The target is the marginal velocity of M points, of which x1 is one (see ``closed_form.bank_velocity``):
+
+        u_M(x, t) = sum_i w_i u_t(x | b_i),  w = softmax_i( -||x - alpha_t b_i||^2 / (2 sigma_t^2) ),  b_1 = x1
+
+    Its mean given x_t is the velocity of all data, as that of conditional flow matching, so the minimizer is the same;
+    its variance is lower, and falls with M. It is computed without gradient.
+
+    Args:
+        model: ``(x, t) -> v``, shaped like x.
+        x0, x1: (B, *shape), paired independently.
+        bank: b_2, ..., b_M, further data points drawn independently of x1 (``closed_form.draw_bank``), on the scale of
+            x1: (M - 1, *shape) for the whole batch, or (B, M - 1, *shape). Empty, it is conditional flow matching.
+        generator: draws t.
+        path: the probability path; rectified by default.
+        t, weight: as in :func:`conditional_flow_matching`.
+        exclude: (B, M - 1) bool, points of the bank that do not count for a sample. For a bank drawn without
+            replacement these are its own x1, ``bank_rows == x1_rows[:, None]``; with replacement nothing is excluded.
+
+    Returns:
+        Scalar, the mean over batch and dimensions.
+
+    Raises:
+        ValueError: as :func:`conditional_flow_matching`; for a bank or exclude of a wrong shape, or NaN in the bank.
+        TypeError: for a bank of integers, or exclude of anything but bool.
+    """
+    path = rectified() if path is None else path
+    xt, t = _point(path, x0, x1, t, generator)
+    with torch.no_grad():
+        target = bank_velocity(path, x0, x1, t, bank, exclude)
     return _mean_square(_output(model, xt, t), target, t, weight)
 
 

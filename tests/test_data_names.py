@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fmcore.atomic import write_file
 from fmcore.data import NAMES, ImageData, by_name, default_folder, digits
-from fmcore.data.files import file_digest, write_file
+from fmcore.data.files import file_digest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fmcore"
 
 # A module may import those of the groups before its own.
 ORDER = [
-    ["validation"],
+    ["validation", "atomic"],
     ["data", "sources"],
     ["couplings"],
     ["paths"],

@@ -1,4 +1,4 @@
-"""Where data sets lie on the disk, and how files get there: in full or not at all, by one process at a time."""
+"""Where data sets lie on the disk, how one process at a time works on them, and their checksums."""
 
 from __future__ import annotations
 
@@ -25,24 +25,6 @@ def default_folder() -> Path:
     if (root / "pyproject.toml").is_file() and (root / "data").is_dir():
         return root / "data" / "cache"
     return Path.home() / ".cache" / "fmcore"
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there in full or not at all, also after a loss of power.
-
-    Raises:
-        OSError: if it cannot be written; an older version stays as it was.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from fmcore.data.files import locked, write_file
+from fmcore.atomic import write_file
+from fmcore.data.files import locked
 from fmcore.data.images import ImageData
 from fmcore.data.mapped import FORMAT, MANIFEST, SPLITS, again, count, load, read_manifest, verify_shards
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fmcore import distributed
-from fmcore.checkpoints import write_file
+from fmcore.atomic import write_file
 from fmcore.data.images import ImageData
 from fmcore.experiments import baselines, bits, records
 from fmcore.experiments.configuration import EvaluationConfig, without_place
@@ -25,6 +25,7 @@ from fmcore.experiments.snapshots import kept_steps
 from fmcore.metrics import features
 from fmcore.metrics.classifier import kept_classifier
 from fmcore.metrics.features import FeatureSpace, Moments
+from fmcore.metrics.memorization import nearest_training_images
 from fmcore.training import derived_seed
 
 SEVERAL = {"classifier": "classifier_frechet_distance"}  # the measures whose value is a mean over generated sets
@@ -166,16 +167,12 @@ def nearest_distances(data: ImageData, sets: list[Tensor], real: Tensor, count: 
     return {"generated": over_sets(values), "held out (real)": single(nearest_training_image(data, real[:count]))}
 
 
-def nearest_training_image(data: ImageData, images: Tensor, at_once: int = 10_000) -> float:
+def nearest_training_image(data: ImageData, images: Tensor) -> float:
     """Mean Euclidean distance of images to their nearest training image, on the scale [-1, 1].
 
     Far below the distance of held-out images, it says that training images are being repeated.
     """
-    a = data.scaled(images).flatten(1)
-    least = torch.full((len(a),), torch.inf)
-    for batch in data.train.split(at_once):
-        least = torch.minimum(least, torch.cdist(a, data.scaled(batch).flatten(1)).min(dim=1).values)
-    return float(least.mean())
+    return float(nearest_training_images(data.scaled(images), data.train, data.scaled).distance[:, 0].mean())
 
 
 def measured_curve(run: Run, space: FeatureSpace | None) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fmcore.checkpoints import write_file
+from fmcore.atomic import write_file
 from fmcore.data.images import to_uint8
 from fmcore.training import derived_seed
 

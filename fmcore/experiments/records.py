@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcore.checkpoints import write_file
+from fmcore.atomic import write_file
 
 PACKAGES = ("fmcore", "torch", "torchdiffeq", "numpy", "scipy", "scikit-learn", "POT", "safetensors")
 

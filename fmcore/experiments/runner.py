@@ -23,7 +23,8 @@ from torch import Tensor
 
 from fmcore import couplings, data, distributed, losses
 from fmcore import velocity as velocities
-from fmcore.checkpoints import check_same, write_file
+from fmcore.atomic import write_file
+from fmcore.checkpoints import check_same
 from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments import records
 from fmcore.experiments.configuration import Configuration, flat, from_dict, to_dict, with_overrides, without_place
@@ -52,7 +53,7 @@ def train_run(
     with distributed.session(distributed.local_device()):
         images = load_data(configuration)
         settings = configuration.training
-        model = build_network(configuration, images).to(distributed.local_device())
+        model = build_network(configuration, images.shape).to(distributed.local_device())
         distributed.first(lambda: prepare_folder(configuration, folder, resume, overwrite))
         snapshots = Snapshots(folder, configuration.evaluation.curve_every)
         trained = train(
@@ -129,13 +130,13 @@ def prepare_folder(configuration: Configuration, folder: Path, resume: bool, ove
     records.write_json(config, to_dict(configuration))
 
 
-def build_network(configuration: Configuration, images: ImageData) -> UNet:
-    """The untrained network; its weights follow from the training seed."""
+def build_network(configuration: Configuration, shape: tuple[int, int, int]) -> UNet:
+    """The untrained network for images of shape (C, H, W); its weights follow from the training seed."""
     network = configuration.network
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(derived_seed(configuration.training.seed, "network"))
         return UNet(
-            images.shape,
+            shape,
             channels=network.channels,
             multipliers=network.multipliers,
             blocks=network.blocks,
@@ -202,7 +203,7 @@ class Run:
         # The variance-exploding path starts from N(0, sigma_max^2 I), not from N(0, I).
         self.source = Gaussian(self.data.shape, std=self.path.source_scale)
         self.device = distributed.local_device()
-        self.network = build_network(self.configuration, self.data).to(self.device).eval().requires_grad_(False)
+        self.network = build_network(self.configuration, self.data.shape).to(self.device).eval().requires_grad_(False)
         self.velocity = as_velocity(self.network, self.configuration)
         self.use_weights(folder / "weights.safetensors")
 

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from fmcore import distributed
-from fmcore.checkpoints import load_checkpoint, write_file
+from fmcore.atomic import write_file
+from fmcore.checkpoints import load_checkpoint
 
 FOLDER = "snapshots"
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fmcore import distributed
-from fmcore.checkpoints import write_file
+from fmcore.atomic import write_file
 from fmcore.data.files import default_folder
 from fmcore.data.images import ImageData
 

@@ -86,13 +86,13 @@ def test_rows_of_a_size_differ_in_path_loss_and_rate_alone(size):
 def test_full_size_networks_can_be_built(size):
     configuration = catalog.lipman2023(size, "fm_ot")
     with torch.device("meta"):  # shapes without memory
-        network = build_network(configuration, of_shape(configuration))
+        network = build_network(configuration, of_shape(configuration).shape)
     assert sum(parameter.numel() for parameter in network.parameters()) > 100e6
 
 
 def test_the_small_network_is_small():
     configuration = catalog.lipman2023("cifar10_small", "fm_ot")
-    count = sum(parameter.numel() for parameter in build_network(configuration, photographs(32)).parameters())
+    count = sum(parameter.numel() for parameter in build_network(configuration, photographs(32).shape).parameters())
     assert 5e5 < count < 3e6
     assert configuration.training.precision == "fp32"
 

@@ -20,15 +20,8 @@ def table(file):
     return list(csv.DictReader(file.read_text().splitlines()))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FMCORE_DATA", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(own_cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     train_run(CONFIGURATION, folder, progress=False)
     return folder, evaluate_run(Run(folder))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from fmcore.checkpoints import load_checkpoint, save_checkpoint, write_file
+from fmcore.atomic import write_file
+from fmcore.checkpoints import load_checkpoint, save_checkpoint
 from fmcore.training import TrainingConfig, train
 
 CONFIG = TrainingConfig(steps=10, batch=4, checkpoint_every=5)
