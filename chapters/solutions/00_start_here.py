@@ -155,6 +155,7 @@ def with_times(times, step=lambda n: 1 / n, old=False):
     return solver
 
 
+# %% tags=["check"]
 mistakes = {
     "time starts at h; the first step uses t = 0": with_times(lambda k, n: (k + 1) / n),
     "time never moves: the velocity is always taken at t = 0": with_times(lambda k, n: 0.0),
@@ -213,6 +214,7 @@ def with_logits(logits, dim=1):
     return velocity
 
 
+# %% tags=["check"]
 mistakes = {
     "the weights grow with the distance: the minus sign in the exponent is missing": with_logits(
         lambda s, t, *_: s / (2 * (1 - t) ** 2)

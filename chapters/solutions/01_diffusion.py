@@ -57,6 +57,7 @@ def alphas(path, K):
     return path.alpha(1 - torch.arange(K + 1, dtype=torch.float64) / K)
 
 
+# %% tags=["check"]
 mistakes = {
     "DDPM's approximation beta(s_k)/K; the exact step is a ratio of two alphas": lambda path, K: (
         path.diffusion(1 - torch.arange(1, K + 1, dtype=torch.float64) / K) ** 2 / K
@@ -170,6 +171,8 @@ def with_terms(pull, push):
 
 
 right_pull, right_push = (lambda g, h: g * g * h / 2), (lambda g, h: g * h**0.5)
+
+# %% tags=["check"]
 mistakes = {
     "the noise is multiplied by h; Brownian motion moves by the square root of h": with_terms(
         right_pull, lambda g, h: g * h
@@ -221,6 +224,7 @@ def right_ddim(x, e, path, t, r):
     return share * x + (path.sigma(r) - share * path.sigma(t)) * e
 
 
+# %% tags=["check"]
 mistakes = {
     "sigma of the old time: the noise must shrink to sigma at r": lambda x, e, path, t, r: (
         path.alpha(r) * (x - path.sigma(t) * e) / path.alpha(t) + path.sigma(t) * e

@@ -254,6 +254,8 @@ mistakes = {
     "the time is not changed; the clocks of the two paths differ": lambda path, t: t,
 }
 timed = checks.compare("matching_time", matching_time, reference_time, [(p, t) for p, _, t in place_cases], mistakes)
+
+# %% tags=["check"]
 mistakes = {
     "the ruler of the rectified path is missing: this is x / sigma": lambda path, x, t: x / path.sigma(t)[:, None],
     "the ruler of the first path is missing: divide by its sigma": lambda path, x, t: (

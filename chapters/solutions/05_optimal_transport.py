@@ -108,6 +108,7 @@ def reference_w2(m0, S0, m1, S1):
     return (m1 - m0).square().sum() + S0.trace() + S1.trace() - 2 * roots.sum()
 
 
+# %% tags=["check"]
 mistakes = {
     "the means are missing": lambda m0, S0, m1, S1: reference_w2(m0, S0, m0, S1),
     "the distance of the means is not squared": lambda m0, S0, m1, S1: reference_w2(m0, S0, m0, S1) + (m1 - m0).norm(),

@@ -9,6 +9,7 @@ from fmcore.course import build
 from tests.notebooks import checks, notation
 
 CHAPTERS = [pair for pair in build.pairs() if not pair.student]
+SHEETS = [pair for pair in build.pairs() if pair.student]
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda pair: pair.name)
@@ -37,6 +38,12 @@ def test_every_notebook_is_in_step_with_its_source():
 )
 def test_stored_chapter(chapter, check):
     problems = check(chapter)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("sheet", SHEETS, ids=lambda pair: pair.name)
+def test_cells_of_an_exercise_sheet_are_short(sheet):
+    problems = checks.short_cells(nbformat.read(sheet.notebook, as_version=4))
     assert not problems, "\n".join(problems)
 
 
