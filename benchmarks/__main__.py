@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import measure
 
-NAMES = ("pairing", "loss", "solve", "closed_form", "unet")
+NAMES = ("pairing", "loss", "solve", "closed_form", "nearest", "empirical", "unet")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.measure import Row, speed
 from fmcore.closed_form import EmpiricalVelocity
 
-POINTS, DIM, QUERIES = 50_000, 3072, 256
+POINTS, DIM, QUERIES, MORE_QUERIES = 50_000, 3072, 256, 1024
 
 
 def problem(n: int, dim: int) -> tuple[Tensor, torch.Generator]:
@@ -50,24 +50,24 @@ def peak_over_data(n: int, dim: int) -> float:
 def run() -> list[Row]:
     data, g = problem(POINTS, DIM)
     u = EmpiricalVelocity(data)
-    weights = torch.softmax(torch.randn(QUERIES, POINTS, generator=g), dim=1)
-    size = f"{QUERIES} queries, {POINTS} x {DIM}"
-    rows = []
-    for name, t in (
-        ("t = 0.1", torch.full((QUERIES,), 0.1)),
-        ("t = 0.95", torch.full((QUERIES,), 0.95)),
-        ("random t", torch.rand(QUERIES, generator=g)),
+    rows: list[Row] = []
+    for name, t, repetitions in (
+        ("t = 0.1", torch.full((QUERIES,), 0.1), 7),
+        ("t = 0.95", torch.full((QUERIES,), 0.95), 7),
+        ("random t", torch.rand(QUERIES, generator=g), 7),
+        ("random t", torch.rand(MORE_QUERIES, generator=g), 3),
     ):
-        x = queries(data, t, g)
-        timed = speed(lambda x=x, t=t: u(x, t), lambda x=x: (x @ data.T, weights @ data), 7)
+        x, size = queries(data, t, g), f"{len(t)} queries, {POINTS} x {DIM}"
+        weights = torch.softmax(torch.randn(len(t), POINTS, generator=g), dim=1)
+        timed = speed(lambda x=x, t=t: u(x, t), lambda x=x, w=weights: (x @ data.T, w @ data), repetitions)
         late = EmpiricalVelocity(data.double())(x[:32].double(), t[:32].double())
         error = (u(x[:32], t[:32]) - late).norm(dim=1) / late.norm(dim=1)
         difference = f"differs from float64 by {float(error.max()):.0e}"
-        rows.append(
-            Row(f"EmpiricalVelocity, {size}, {name}", "its two matrix products", *timed, "at least 0.85", difference)
-        )
+        goal = "at least 0.85" if len(t) == QUERIES else f"at least {0.9 * rows[-1].ratio:.2f}"  # within 10% of fewer
+        rows.append(Row(f"EmpiricalVelocity, {size}, {name}", "its two matrix products", *timed, goal, difference))
     command = [sys.executable, "-m", "benchmarks.closed_form", str(POINTS), str(DIM)]
     ratio = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    size = f"{QUERIES} queries, {POINTS} x {DIM}"
     rows.append(Row(f"EmpiricalVelocity, {size}, peak memory", "its data", ratio, ratio, ratio, "at most 1.3"))
     return rows
 

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fmcore import solvers
+from fmcore import data, solvers
 from fmcore.closed_form import EmpiricalVelocity
+from fmcore.closed_form.empirical import BLOCK
+from fmcore.data.mapped import map_images
 from tests.analytic import CASES, COSINE, FIVE, OT_NARROW, RECTIFIED, VE, VP, exact_schedules, modest, schedules, seeded
 
 LATE = 1 - 1e-5
@@ -322,6 +325,128 @@ def test_continuity_equation_in_two_dimensions():
         after, before = (density(x + s, t) * u(x + s, t)[:, axis] for s in (step, -step))
         flux += (after - before) / (2 * h)
     assert (change + flux).abs().max() < 1e-6 * change.abs().max()
+
+
+def test_following_it_in_float32_repeats_real_images():
+    """Up to t = 1 - 1e-5, by Euler steps that come ever closer: x ends within sigma of a training image."""
+    digits = data.by_name("digits")
+    u = EmpiricalVelocity(digits.train, scale=digits.scaled)
+    x0 = torch.randn(64, 1, 8, 8, generator=seeded(15))
+    times = 1 - torch.logspace(0, -5, 101, dtype=torch.float64)
+    end = solvers.solve(u, x0, t1=float(times[-1]), method="euler", times=times).x
+    distance, row = torch.cdist(end.double().flatten(1), digits.scaled(digits.train).double().flatten(1)).min(dim=1)
+    assert distance.max() < 1e-3
+    assert len(row.unique()) > 50
+
+
+# How the data are kept
+
+
+@five_cases
+def test_whole_numbers_in_a_file_equal_points_in_memory(case, tmp_path):
+    digits = data.by_name("digits")
+    (tmp_path / "train.pixels").write_bytes(digits.train.numpy().tobytes())
+    mapped = map_images(tmp_path / "train.pixels", tuple(digits.train.shape))
+    points = digits.scaled(digits.train)
+    kept, held = EmpiricalVelocity(mapped, case.path, scale=digits.scaled), EmpiricalVelocity(points, case.path)
+    assert kept.data is mapped
+    g = seeded(16)
+    t = torch.cat([torch.rand(20, generator=g), 1 - 10 ** (-5 * torch.rand(20, generator=g))]).clamp(
+        max=case.path.t_max
+    )
+    x = queries(case, points, t, g)
+    for found, expected in ((kept(x, t), held(x, t)), (kept.weights(x, t), held.weights(x, t))):
+        assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_points_are_scaled_chunk_by_chunk():
+    digits, sizes = data.by_name("digits"), []
+
+    def scaled(images):
+        sizes.append(len(images))
+        return digits.scaled(images)
+
+    u = EmpiricalVelocity(digits.train, chunk_size=100, scale=scaled)
+    sizes.clear()
+    u(torch.randn(3, 1, 8, 8, generator=seeded(17)), 0.3)
+    assert sum(sizes) == len(digits.train)  # once
+    assert max(sizes) == 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_data_of_any_layout_and_precision(dtype):
+    """Channels last, every second image, float16 numbers: the same velocity as of a plain copy."""
+    g = seeded(18)
+    plain = torch.randn(40, 3, 4, 4, generator=g).half().to(dtype)
+    x, t = (
+        torch.randn(6, 3, 4, 4, generator=g, dtype=dtype),
+        torch.tensor([0.0, 0.2, 0.5, 0.9, 0.999, LATE], dtype=dtype),
+    )
+    expected = EmpiricalVelocity(plain)(x, t)
+    others = (
+        plain.contiguous(memory_format=torch.channels_last),
+        torch.stack([plain, plain + 1], dim=1).flatten(0, 1)[::2],
+        plain.half(),
+        plain.double(),
+    )
+    for other in others:
+        assert_close(EmpiricalVelocity(other)(x, t), expected, rtol=1e-4, atol=1e-4)
+
+
+class Sizes(TorchDispatchMode):
+    """Remember the largest tensor that was made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for made in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(made, torch.Tensor):
+                self.largest = max(self.largest, made.numel())
+        return result
+
+
+@pytest.mark.parametrize("kind", ["random times", "far away"])
+def test_no_block_holds_all_queries_times_all_points(kind):
+    """Nor do the candidates of late queries, when float32 cannot tell any two points apart."""
+    g, n, batch = seeded(19), 20_000, 1_000
+    points, t = torch.randn(n, 2, generator=g), torch.rand(batch, generator=g)
+    x = queries(RECTIFIED, points, t, g)
+    if kind == "far away":
+        x, t = 1e6 * x, torch.full((batch,), 0.5)
+    u = EmpiricalVelocity(points)
+    with Sizes() as sizes:
+        u(x, t)
+    assert sizes.largest <= BLOCK < n * batch / 4
+
+
+def test_autocast_and_tf32_do_not_reach_the_products():
+    g = seeded(20)
+    points, t = torch.randn(200, 50, generator=g), torch.tensor([0.1, 0.5, 0.9, 0.999])
+    x = queries(RECTIFIED, points, t, g)
+    u = EmpiricalVelocity(points)
+    expected = u(x, t)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = u(x, t)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_queries_on_a_device_with_data_on_the_host_or_the_device():
+    g = seeded(21)
+    points = torch.randn(3000, 64, generator=g)
+    t = torch.cat([torch.rand(20, generator=g), 1 - 10 ** (-5 * torch.rand(20, generator=g))])
+    x = queries(RECTIFIED, points, t, g)
+    expected = EmpiricalVelocity(points)(x, t)
+    for kept in (points, points.cuda()):
+        found = EmpiricalVelocity(kept)(x.cuda(), t.cuda())
+        assert found.is_cuda
+        assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
 # Bad input

@@ -21,6 +21,8 @@ COPY_RATIO = 1 / 3
 CANDIDATES = 8
 # Elements of one block of products, 16 MB in float32, and of one piece of differences, 8 MB in float64.
 BLOCK, PIECE = 2**22, 2**20
+# Training images at once, at most.
+CHUNK = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def nearest_training_images(images: Tensor, train: Tensor, scale: Callable[[Tens
     check_finite("images", query)
     with full_products(query.device):
         distance, row, certain = _select(query, train, points)
-        if not certain.all():
+        if query.dtype != torch.float64 and not certain.all():
             again = ~certain
             distance[again], row[again], _ = _select(query[again].double(), train, points)
     return Nearest(distance, row)
@@ -104,7 +106,7 @@ def _select(query: Tensor, train: Tensor, points: Callable[[Tensor], Tensor]) ->
     """Distances (B, 2) and rows (B, 2) of the two nearest of some candidates, and whether no other can be nearer."""
     width, n = query.shape[1], len(train)
     # A multiple of 64: products with an odd number of columns can take a third longer.
-    at_once = min(n, max(64, 4 * PIECE // width // 64 * 64))
+    at_once = min(n, CHUNK, max(64, 4 * PIECE // width // 64 * 64))
     block = max(1, BLOCK // at_once)
     score = query.new_full((len(query), CANDIDATES), torch.inf)
     row = torch.full((len(query), CANDIDATES), -1, dtype=torch.int64, device=query.device)
@@ -112,7 +114,7 @@ def _select(query: Tensor, train: Tensor, points: Callable[[Tensor], Tensor]) ->
     for start in range(0, n, at_once):
         chunk = points(train[start : start + at_once]).to(query)
         squares = chunk.square().sum(dim=1)
-        check_finite("train", squares)
+        check_finite(f"train[{start}:{start + len(chunk)}]", squares)
         radius = max(radius, float(squares.max()) ** 0.5)
         for first in range(0, len(query), block):
             rows = slice(first, first + block)
