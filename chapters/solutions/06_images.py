@@ -100,6 +100,10 @@ mistakes = {
     "the density is still in nats: divide by ln 2": lambda p, d, L: -p / d + math.log2(L / 2),
     "forgot d: these are bits an image in the first term": lambda p, d, L: -p / math.log(2) + math.log2(L / 2),
     "d times too much: bits of the whole image, not of a dimension": lambda p, d, L: nats(p, d, L) * d,
+}
+
+# %% tags=["check"]
+mistakes |= {
     "the constant is missing: this is the density on the scale [-1, 1]": lambda p, d, L: -p / (d * math.log(2)),
     "the constant is log2(L), for bins on [0, 1]; here they fill [-1, 1]": lambda p, d, L: nats(p, d, L) + 1,
     "the constant is in nats: log2, not ln": lambda p, d, L: -p / (d * math.log(2)) + math.log(L / 2),
@@ -108,7 +112,6 @@ mistakes = {
     ),
     "the constant is 7, which is right for 256 levels only": lambda p, d, L: -p / (d * math.log(2)) + 7,
     "the minus sign of the log-density is missing": lambda p, d, L: p / (d * math.log(2)) + math.log2(L / 2),
-    "divided by log2(2) = 1 (or not at all) in place of ln 2 = 0.693": lambda p, d, L: -p / d + math.log2(L / 2),
     "the constant is divided by d too": lambda p, d, L: (-p / math.log(2) + math.log2(L / 2)) / d,
 }
 
@@ -253,6 +256,10 @@ mistakes = {
     ),
     "the factor 2 of the last trace is missing": from_parts(lambda m, traces, cross, A, B: m.sum() + traces - cross),
     "the last trace is missing": from_parts(lambda means, traces, cross, A, B: means.sum() + traces),
+}
+
+# %% tags=["check"]
+mistakes |= {
     "only the means are compared: the covariances are missing": from_parts(lambda means, *rest: means.sum()),
     "the covariances are divided by n, not by n - 1": biased,
     "this is the square root: FD is the squared distance": lambda a, b: reference_frechet(a, b).sqrt(),
@@ -318,6 +325,10 @@ mistakes = {
     "the term with sigma' is missing": lambda f, path, x, t: (
         reference_velocity(f, path, x, t) - path.d_sigma(t)[:, None] * f(x, t)
     ),
+}
+
+# %% tags=["check"]
+mistakes |= {
     "alpha' stands without being divided by alpha": lambda f, path, x, t: (
         path.d_alpha(t)[:, None] * (x - path.sigma(t)[:, None] * f(x, t)) + path.d_sigma(t)[:, None] * f(x, t)
     ),
