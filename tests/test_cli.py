@@ -175,7 +175,7 @@ def test_a_process_of_its_own_prints_help_errors_and_exit_status():
         "print('heavy', heavy)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("train", "evaluate", "sample", "table", "list", "doctor"):
+    for command in ("train", "evaluate", "sample", "export", "table", "list", "doctor"):
         assert command in out
     assert out.splitlines()[-1] == "heavy []"
     environment = {name: value for name, value in os.environ.items() if name != "FMCORE_TRACEBACK"}
@@ -187,7 +187,7 @@ def test_a_process_of_its_own_prints_help_errors_and_exit_status():
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr.startswith("error: unknown experiment 'nothing': choose one of digits, lipman2023/")
+    assert process.stderr.startswith("error: unknown experiment 'nothing': choose one of cifar10, digits, lipman2023/")
     assert len(process.stderr.splitlines()) == 1
 
 
