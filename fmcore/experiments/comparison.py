@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fmcore.experiments import records
-from fmcore.experiments.catalog import SIZES, by_name
+from fmcore.experiments.catalog import by_name
+from fmcore.experiments.catalog.lipman2023 import SIZES
 from fmcore.experiments.configuration import flat, without_place
 
 ROOT = Path(__file__).resolve().parents[2] / "data"

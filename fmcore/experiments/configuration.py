@@ -15,6 +15,8 @@ from fmcore.paths import AffinePath
 from fmcore.training import TrainingConfig
 from fmcore.validation import unknown_name
 
+# Losses whose network is the velocity itself.
+VELOCITY_LOSSES = ("conditional_flow_matching", "empirical_flow_matching")
 EXTRA_FORBIDDEN = {"extra": "forbid"}  # read by pydantic: a field that does not exist is an error
 
 
@@ -44,7 +46,7 @@ class EvaluationConfig:
         generated_sets: how many sets of images are generated, at least two, to show a spread.
         set_images: images of a set; none for as many as are held out. A Frechet distance is biased by the number of
             images, so generated and held-out images are compared with the training split in equal numbers.
-        likelihood_images: how many held-out images bits/dim are measured on; none for all of them.
+        likelihood_images: how many held-out images bits/dim are measured on; none for all of them, 0 to leave it out.
         divergence, probes, draws: of bits/dim; see `fmcore.likelihood.bits_per_dim`.
         probe_repeats: estimates of the first draw with independent probes; two or more tell the noise of Hutchinson's
             estimate, and with it the bias of bits/dim from several draws.
@@ -54,6 +56,12 @@ class EvaluationConfig:
         nearest_images: images of each set whose nearest training image is looked up; 0 for none.
         curve_every: training steps between snapshots for the curve of Frechet distance against step; 0 for none.
         curve_images: images generated for each point of that curve.
+        velocity_pairs: pairs of noise and training image at which the network is compared with the exact velocity of
+            the training images; 0 to leave it out.
+        velocity_times: the times of that comparison.
+        hybrid_switches: times up to which samples follow the exact velocity, and from which on the network; each a
+            multiple of 0.01, the Euler step that they are drawn with. None are drawn if it is empty.
+        hybrid_images: samples drawn for each of these.
         evaluation_seed: of the samples, the dequantization noise, the probes and the classifier.
     """
 
@@ -76,6 +84,10 @@ class EvaluationConfig:
     nearest_images: int = 1000
     curve_every: int = 0
     curve_images: int = 500
+    velocity_pairs: int = 0
+    velocity_times: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+    hybrid_switches: tuple[float, ...] = ()
+    hybrid_images: int = 256
     evaluation_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,14 +96,26 @@ class EvaluationConfig:
                 f"method={self.method} with solver_steps={self.solver_steps}: dopri5 chooses its own steps "
                 "(leave solver_steps out), every other method needs solver_steps"
             )
-        least = {"generated_sets": 2, "set_images": 2, "likelihood_images": 2, "curve_images": 2}
-        least |= dict.fromkeys(("solver_batch", "solver_steps", "probes", "draws", "probe_repeats"), 1)
+        least = {"generated_sets": 2, "set_images": 2, "likelihood_images": 0, "curve_images": 2, "velocity_pairs": 0}
+        least |= dict.fromkeys(("solver_batch", "solver_steps", "probes", "draws", "probe_repeats", "hybrid_images"), 1)
         least |= {"classifier_steps": 1, "nearest_images": 0, "curve_every": 0, "evaluation_seed": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 why = ", to show a spread" if name == "generated_sets" else ""
                 raise ValueError(f"{name} must be at least {bound}{why}; got {value}")
+        for name, value in (("likelihood_images", self.likelihood_images), ("velocity_pairs", self.velocity_pairs)):
+            if value == 1:
+                raise ValueError(f"{name} must be 0, to leave it out, or at least 2, to show a spread; got 1")
+        for name in ("velocity_times", "hybrid_switches"):
+            values = getattr(self, name)
+            if list(values) != sorted(set(values)) or any(not 0 <= value <= 1 for value in values):
+                raise ValueError(f"{name} must be increasing times from 0 to 1, got {','.join(map(str, values))}")
+        if any(abs(100 * value - round(100 * value)) > 1e-9 for value in self.hybrid_switches):
+            raise ValueError(
+                f"hybrid_switches must be multiples of 0.01, got {','.join(map(str, self.hybrid_switches))}: hybrid "
+                "samples take 100 Euler steps, and the velocity changes between two of them"
+            )
         if not self.rtol > 0 or not self.atol > 0:
             raise ValueError(f"rtol and atol must be above 0, got {self.rtol} and {self.atol}")
         if self.divergence == "exact" and (self.probes, self.probe_repeats) != (1, 1):
@@ -115,6 +139,12 @@ class Configuration:
             rectified flow.
         coupling: which source sample meets which image in a batch.
         loss: what the network predicts; see `fmcore.losses`.
+        bank: M of empirical flow matching, the number of points in the closed form that is its target: the image of a
+            row and M - 1 further training images, drawn with replacement for each micro-batch. None with other losses.
+        train_images: train on this many images of the training split, drawn by the training seed (more images contain
+            fewer ones); none for all. Frechet distances are still taken to the whole split.
+        dequantize: put each pixel at a random place in its bin, so that images have a density. Without, pixels are in
+            the middle of their bins, and the training set is the finite one of the closed form.
         flips: mirror each training image with probability 1/2. Reference images are never mirrored.
     """
 
@@ -126,9 +156,12 @@ class Configuration:
     path: Literal["rectified", "ot", "variance_preserving", "variance_exploding", "cosine"] = "rectified"
     sigma_min: float = 0.0
     coupling: Literal["independent", "minibatch_ot"] = "independent"
-    loss: Literal["conditional_flow_matching", "noise_prediction", "score_matching", "score_flow"] = (
-        "conditional_flow_matching"
-    )
+    loss: Literal[
+        "conditional_flow_matching", "empirical_flow_matching", "noise_prediction", "score_matching", "score_flow"
+    ] = "conditional_flow_matching"
+    bank: int | None = None
+    train_images: int | None = None
+    dequantize: bool = True
     flips: bool = False
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -137,8 +170,20 @@ class Configuration:
     def __post_init__(self) -> None:
         if self.sigma_min and self.path != "ot":
             raise ValueError(f"sigma_min belongs to path=ot, and the path is {self.path}: leave it out")
+        if (self.loss == "empirical_flow_matching") != (self.bank is not None):
+            raise ValueError(
+                f"loss={self.loss} with bank={self.bank}: empirical flow matching needs the number of points of its "
+                "target, for example bank=128, and other losses have none"
+            )
+        if self.bank is not None and (self.bank < 1 or self.coupling != "independent"):
+            raise ValueError(
+                f"bank={self.bank} with coupling={self.coupling}: a bank has at least one point, and its velocity is "
+                "that of independent pairs, so use coupling=independent"
+            )
+        if self.train_images is not None and self.train_images < 2:
+            raise ValueError(f"train_images must be at least 2, got {self.train_images}")
         start = self.build_path().alpha(torch.zeros(()))
-        if self.loss != "conditional_flow_matching" and float(start) == 0:
+        if self.loss not in VELOCITY_LOSSES and float(start) == 0:
             raise ValueError(
                 f"loss={self.loss} says nothing about the velocity at t = 0 of the {self.path} path, which is pure "
                 "noise there: use path=variance_preserving, or loss=conditional_flow_matching"

@@ -16,9 +16,9 @@ from torch import Tensor
 from fmcore import distributed
 from fmcore.atomic import write_file
 from fmcore.data.images import ImageData
-from fmcore.experiments import baselines, bits, records
+from fmcore.experiments import baselines, bits, oracle, records
 from fmcore.experiments.configuration import EvaluationConfig, without_place
-from fmcore.experiments.figures import samples_figure
+from fmcore.experiments.figures import hybrids_figure, samples_figure
 from fmcore.experiments.runner import Run
 from fmcore.experiments.sampling import samples
 from fmcore.experiments.snapshots import kept_steps
@@ -46,8 +46,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         generated = samples(run, settings.generated_sets * set_images)
         sampled = time.perf_counter()
 
-        held_out = data.held_out[spread(len(data.held_out), settings.likelihood_images)]
-        density, about = bits.summary(found := bits.densities(run, held_out))
+        likelihood, density = likelihoods(run)
         solved = time.perf_counter()
 
         classifier = None
@@ -60,10 +59,10 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         for space in spaces:
             reference = features.train_moments(space, data)
             distances |= frechet(space, reference, generated.images, settings.generated_sets, real)
-        simple = distributed.first(lambda: simple_models(data, held_out, generator(settings, "baseline")))
         sets = list(generated.images.split(set_images))
-        nearest = distributed.first(lambda: nearest_distances(data, sets, real, settings.nearest_images))
+        nearest = distributed.first(lambda: nearest_distances(run, sets, real))
         curve = measured_curve(run, classifier_only(spaces))
+        exact = distributed.first(lambda: beside_exact(run))
 
         record["configuration"] = without_place(run.configuration)
         record["evaluation"] = {
@@ -82,21 +81,18 @@ def evaluate_run(run: Run) -> dict[str, Any]:
             "held_out_reference": f"{len(real)} of {len(data.held_out)} held-out images, no flips",
             "feature_space": "; ".join(space.says for space in spaces),
             "classifier_accuracy_on_held_out": None if classifier is None else classifier.accuracy,
-            "likelihood": f"{len(held_out)} held-out images, {estimate(settings)}, K = {settings.draws}, "
-            f"dopri5, rtol {settings.rtol:g}, atol {settings.atol:g}, NFE {float(found.nfe.mean()):.0f}",
-            "likelihood_images": len(held_out),
-            "likelihood_nfe": float(found.nfe.mean()),
-            "likelihood_spread": about,
+            **likelihood,
             "sampling_seconds": round(sampled - started, 2),
             "likelihood_seconds": round(solved - sampled, 2),
             "wall_seconds": round(time.perf_counter() - started, 2),
         }
         record["values"] = {
-            "bits_per_dim": density | simple,
+            **({"bits_per_dim": density} if density else {}),
             **distances,
-            **({"distance_to_nearest_training_image": nearest} if nearest else {}),
+            **nearest,
         }
         record["curve"] = curve
+        record |= exact
 
         def leave() -> None:
             samples_figure(run, generated.images, round(float(generated.nfe.mean())), run.folder / "samples.png")
@@ -148,6 +144,38 @@ def frechet(
     return values
 
 
+def likelihoods(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How bits/dim were measured, and bits/dim of the run beside simple models; ({...}, {}) if none are wanted."""
+    settings, data = run.configuration.evaluation, run.data
+    if settings.likelihood_images == 0:
+        return {"likelihood": "not measured", "likelihood_images": 0}, {}
+    held_out = data.held_out[spread(len(data.held_out), settings.likelihood_images)]
+    values, about = bits.summary(found := bits.densities(run, held_out))
+    nfe = float(found.nfe.mean())
+    said = {
+        "likelihood": f"{len(held_out)} held-out images, {estimate(settings)}, K = {settings.draws}, "
+        f"dopri5, rtol {settings.rtol:g}, atol {settings.atol:g}, NFE {nfe:.0f}",
+        "likelihood_images": len(held_out),
+        "likelihood_nfe": nfe,
+        "likelihood_spread": about,
+    }
+    simple = distributed.first(lambda: simple_models(data, held_out, generator(settings, "baseline")))
+    return said, values | simple
+
+
+def beside_exact(run: Run) -> dict[str, Any]:
+    """What the configuration asks for beside the exact velocity; see `fmcore.experiments.oracle`."""
+    settings = run.configuration.evaluation
+    found: dict[str, Any] = {}
+    if settings.velocity_pairs:
+        found["velocity_error"] = oracle.velocity_errors(run, generator(settings, "velocity_pairs"))
+    if settings.hybrid_switches:
+        samples_of = oracle.hybrid_samples(run, generator(settings, "hybrids"))
+        found["hybrid"] = oracle.hybrid_measures(run, samples_of)
+        hybrids_figure(run, samples_of, run.folder / "hybrids.png")
+    return found
+
+
 def simple_models(data: ImageData, held_out: Tensor, chance: torch.Generator) -> dict[str, Any]:
     """Bits/dim of models without a network, on the same images; the uniform one alone for large images."""
     few = replace(data, held_out=held_out)
@@ -159,20 +187,29 @@ def simple_models(data: ImageData, held_out: Tensor, chance: torch.Generator) ->
     return found
 
 
-def nearest_distances(data: ImageData, sets: list[Tensor], real: Tensor, count: int) -> dict[str, Any]:
-    """Distances to the nearest training image of `count` images of each set, and of as many held-out ones."""
+def nearest_distances(run: Run, sets: list[Tensor], real: Tensor) -> dict[str, Any]:
+    """Mean Euclidean distance to the nearest training image, on the scale [-1, 1], and the share of copies.
+
+    Of `nearest_images` images of each set, and of as many held-out ones, among the images that the run was trained on.
+    Distances far below those of held-out images, or copies, say that training images are being repeated.
+    """
+    count, data = run.configuration.evaluation.nearest_images, run.data
     if count == 0:
         return {}
-    values = [nearest_training_image(data, images[:count]) for images in sets]
-    return {"generated": over_sets(values), "held out (real)": single(nearest_training_image(data, real[:count]))}
 
+    def look_up(images: Tensor) -> tuple[float, float]:
+        found = nearest_training_images(data.scaled(images[:count]), run.training_images, data.scaled)
+        return float(found.distance[:, 0].mean()), found.share_of_copies()
 
-def nearest_training_image(data: ImageData, images: Tensor) -> float:
-    """Mean Euclidean distance of images to their nearest training image, on the scale [-1, 1].
-
-    Far below the distance of held-out images, it says that training images are being repeated.
-    """
-    return float(nearest_training_images(data.scaled(images), data.train, data.scaled).distance[:, 0].mean())
+    distances, copies = zip(*map(look_up, sets), strict=True)
+    real_distance, real_copies = look_up(real)
+    return {
+        "distance_to_nearest_training_image": {
+            "generated": over_sets(list(distances)),
+            "held out (real)": single(real_distance),
+        },
+        "share_of_copies": {"generated": over_sets(list(copies)), "held out (real)": single(real_copies)},
+    }
 
 
 def measured_curve(run: Run, space: FeatureSpace | None) -> list[dict[str, float]]:

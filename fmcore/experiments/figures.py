@@ -13,6 +13,7 @@ from fmcore.data.images import to_uint8
 from fmcore.training import derived_seed
 
 if TYPE_CHECKING:
+    from fmcore.experiments.oracle import Hybrids
     from fmcore.experiments.runner import Run
 
 
@@ -42,6 +43,25 @@ def samples_figure(run: Run, generated: Tensor, nfe: int, file: Path, columns: i
     width = data.shape[2] + 1
     axes.set_xticks([width * place + width / 2 for place in (0, columns, 2 * columns)], ["t = 0", "t = 1/2", "t = 1"])
 
+    save(figure, file)
+
+
+def hybrids_figure(run: Run, samples: Hybrids, file: Path, starts: int = 4) -> None:
+    """Save a picture: one row a start, one column a switch; the last is what the exact velocity alone leads to."""
+    from matplotlib.figure import Figure
+
+    count = min(starts, len(samples.exact))
+    columns, labels = samples.images[:, :count], [f"{switch:g}" for switch in samples.switches]
+    if samples.switches[-1] < 1:
+        columns, labels = torch.cat([columns, samples.exact[None, :count]]), [*labels, "1"]
+    switches = len(columns)
+    figure = Figure(figsize=(0.9 * switches + 0.4, 0.9 * count + 0.6), layout="constrained")
+    axes = figure.add_subplot()
+    images = to_uint8(columns.transpose(0, 1).flatten(0, 1), run.data.levels)
+    show(axes, tiled(images, switches), None, run.data.levels)
+    width = images.shape[-1] + 1
+    axes.set_xticks([(k + 0.5) * width for k in range(switches)], labels, fontsize=9)
+    axes.set_xlabel("the exact velocity u* up to this time, the network from there on", fontsize=10)
     save(figure, file)
 
 

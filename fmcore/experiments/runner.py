@@ -7,16 +7,17 @@ losses.csv             step, loss
 snapshots/             the averaged weights at some steps, if curve_every was set
 curve.csv              what samples of these were worth
 samples.png            samples beside real images
+hybrids.png            samples that follow the exact velocity up to some time, if hybrid_switches was set
 record.json            what was run, on what, and what came out
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,18 +26,36 @@ from fmcore import couplings, data, distributed, losses
 from fmcore import velocity as velocities
 from fmcore.atomic import write_file
 from fmcore.checkpoints import check_same
+from fmcore.closed_form import draw_bank
 from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments import records
-from fmcore.experiments.configuration import Configuration, flat, from_dict, to_dict, with_overrides, without_place
+from fmcore.experiments.configuration import (
+    VELOCITY_LOSSES,
+    Configuration,
+    flat,
+    from_dict,
+    to_dict,
+    with_overrides,
+    without_place,
+)
 from fmcore.experiments.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.snapshots import Snapshots, keep_weights
 from fmcore.networks.unet import UNet
 from fmcore.solvers import Solution, solve
 from fmcore.sources import Gaussian
-from fmcore.training import Prepare, derived_seed, random_flips, train
+from fmcore.training import Prepare, derived_seed, random_flips, resident, train
 from fmcore.velocity import Velocity
 
-FILES = ("config.json", "checkpoint.pt", "weights.safetensors", "losses.csv", "curve.csv", "samples.png", "record.json")
+FILES = (
+    "config.json",
+    "checkpoint.pt",
+    "weights.safetensors",
+    "losses.csv",
+    "curve.csv",
+    "samples.png",
+    "hybrids.png",
+    "record.json",
+)
 
 
 def train_run(
@@ -52,14 +71,15 @@ def train_run(
     """
     with distributed.session(distributed.local_device()):
         images = load_data(configuration)
+        train_on = training_images(configuration, images)
         settings = configuration.training
         model = build_network(configuration, images.shape).to(distributed.local_device())
         distributed.first(lambda: prepare_folder(configuration, folder, resume, overwrite))
         snapshots = Snapshots(folder, configuration.evaluation.curve_every)
         trained = train(
             model,
-            snapshots.watching(batch_loss(configuration)),
-            images.train,
+            snapshots.watching(batch_loss(configuration, images, train_on)),
+            train_on,
             settings,
             folder / "checkpoint.pt",
             resume=resume,
@@ -74,12 +94,12 @@ def train_run(
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "training": {
                 "split": "train",
-                "images": len(images.train),
+                "images": len(train_on),
                 "flips": configuration.flips,
                 "global_batch": settings.batch,
                 "processes": trained.processes,
                 "steps": settings.steps,
-                "epochs": round(settings.steps * settings.batch / len(images.train), 2),
+                "epochs": round(settings.steps * settings.batch / len(train_on), 2),
                 "seed": settings.seed,
                 "ema": settings.ema,
                 "wall_seconds": round(trained.seconds, 2),
@@ -102,6 +122,21 @@ def load_data(configuration: Configuration) -> ImageData:
     """The data set of a configuration; the errors of `fmcore.data.by_name` say what is missing and where to get it."""
     place = configuration.data_dir
     return data.by_name(configuration.data, None if place is None else Path(place).expanduser())
+
+
+def training_images(configuration: Configuration, images: ImageData) -> Tensor:
+    """The images that a configuration trains on: the training split, or as many of it as `train_images` says.
+
+    Raises:
+        ValueError: if the split has fewer.
+    """
+    count = configuration.train_images
+    if count is None:
+        return images.train
+    if count > len(images.train):
+        raise ValueError(f"train_images={count}, and {images.name} has {len(images.train)}: ask for fewer, or for none")
+    generator = torch.Generator().manual_seed(derived_seed(configuration.training.seed, "train_images"))
+    return images.train[torch.randperm(len(images.train), generator=generator)[:count]]
 
 
 def prepare_folder(configuration: Configuration, folder: Path, resume: bool, overwrite: bool) -> None:
@@ -151,18 +186,39 @@ def batch_maker(configuration: Configuration, images: ImageData) -> Prepare:
     """Whole-number images to pairs (x0, x1): flips, dequantization noise, source noise, and the coupling."""
     couple = couplings.MinibatchOT() if configuration.coupling == "minibatch_ot" else couplings.independent
     source = Gaussian(images.shape)
+    as_points = point_maker(configuration, images)
 
     def prepare(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        flipped = random_flips(batch, generator) if configuration.flips else batch
-        x1 = dequantize(flipped, images.levels, generator)
+        x1 = as_points(batch, generator)
         return couple(source.sample(len(x1), generator), x1)
 
     return prepare
 
 
-def batch_loss(configuration: Configuration) -> Any:
-    """The loss of a batch of pairs, for `fmcore.training.train`."""
+def point_maker(configuration: Configuration, images: ImageData) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Whole-number images to what the network learns from: flipped or not, at a random place in bins or the middle."""
+
+    def as_points(batch: Tensor, generator: torch.Generator) -> Tensor:
+        flipped = random_flips(batch, generator) if configuration.flips else batch
+        return dequantize(flipped, images.levels, generator) if configuration.dequantize else images.scaled(flipped)
+
+    return as_points
+
+
+def batch_loss(configuration: Configuration, images: ImageData, train_on: Tensor) -> Any:
+    """The loss of a batch of pairs, for `fmcore.training.train`; a bank is drawn from the images trained on."""
     path = configuration.build_path()
+    if configuration.bank is not None:
+        further = configuration.bank - 1
+        as_points = point_maker(configuration, images)
+        held = cast(Tensor, resident(train_on, distributed.local_device())[0])
+
+        def empirical(model: UNet, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+            rows = draw_bank(held, further, generator)[0].to(batch[1].device)
+            bank = as_points(rows, generator)
+            return losses.empirical_flow_matching(model, *batch, bank, generator=generator, path=path)
+
+        return empirical
     measure = getattr(losses, configuration.loss)
 
     def loss(model: UNet, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
@@ -176,6 +232,7 @@ class Run:
 
     Attributes:
         configuration, data, path: what it was trained on.
+        training_images: the images of the training split that it saw, whole numbers.
         device: where it computes.
         velocity: the learned velocity, whatever the network predicts.
         source: the distribution that samples start from.
@@ -199,6 +256,7 @@ class Run:
         self.configuration = with_overrides(trained, overrides)
         check_only_evaluation(trained, self.configuration)
         self.data = load_data(self.configuration)
+        self.training_images = training_images(self.configuration, self.data)
         self.path = self.configuration.build_path()
         # The variance-exploding path starts from N(0, sigma_max^2 I), not from N(0, I).
         self.source = Gaussian(self.data.shape, std=self.path.source_scale)
@@ -232,7 +290,7 @@ class Run:
 def as_velocity(network: UNet, configuration: Configuration) -> Velocity:
     """The velocity that belongs to what the network predicts."""
     path = configuration.build_path()
-    if configuration.loss == "conditional_flow_matching":
+    if configuration.loss in VELOCITY_LOSSES:
         return network
     if configuration.loss == "noise_prediction":
         return velocities.from_noise(network, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fmcore.experiments.catalog import SIZES
+from fmcore.experiments.catalog.lipman2023 import SIZES
 from fmcore.experiments.comparison import METHODS, NOTES, TITLES, Row
 from fmcore.experiments.configuration import Configuration, flat, to_dict
 
@@ -144,11 +144,12 @@ def show_experiments(experiments: Mapping[str, Configuration]) -> None:
 
     table = Table(title="experiments: fmcore train NAME", title_justify="left")
     for title in ("name", "data", "path", "loss", "steps", "batch"):
-        table.add_column(title)
+        table.add_column(title, no_wrap=True)
     for name, one in experiments.items():
         settings = one.training
         table.add_row(name, one.data, one.path, one.loss.replace("_", " "), f"{settings.steps:,}", str(settings.batch))
-    Console().print(table)
+    console = Console()
+    Console(width=max(console.width, 140)).print(table)
 
 
 def show_settings(configuration: Configuration) -> None:

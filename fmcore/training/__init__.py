@@ -17,6 +17,7 @@ from fmcore.training.batches import (
     random_flips,
 )
 from fmcore.training.config import TrainingConfig
+from fmcore.training.feeding import resident
 from fmcore.training.loop import Loss, Trained, train
 from fmcore.training.schedule import ema_decay, learning_rate
 
@@ -33,5 +34,6 @@ __all__ = [
     "learning_rate",
     "microbatches",
     "random_flips",
+    "resident",
     "train",
 ]

@@ -7,6 +7,7 @@ import torch
 
 from fmcore.data import ImageData, digits
 from fmcore.experiments import catalog, comparison, runner
+from fmcore.experiments.catalog import lipman2023
 from fmcore.experiments.configuration import with_overrides
 from fmcore.experiments.evaluation import evaluate_run
 from fmcore.experiments.runner import Run, build_network, train_run
@@ -38,17 +39,17 @@ def of_shape(configuration):
 
 
 def test_the_rows_of_the_table_are_all_there():
-    expected = {f"lipman2023/{size}/{method}" for size in PAPER_SIZES[:3] for method in catalog.METHODS}
+    expected = {f"lipman2023/{size}/{method}" for size in PAPER_SIZES[:3] for method in lipman2023.METHODS}
     expected |= {"lipman2023/imagenet128/fm_ot"}
-    expected |= {f"lipman2023/{size}/{method}" for size in ("digits", "cifar10_small") for method in catalog.METHODS}
+    expected |= {f"lipman2023/{size}/{method}" for size in ("digits", "cifar10_small") for method in lipman2023.METHODS}
     assert set(ROWS) == expected
     assert len(ROWS) == 26
 
 
 @pytest.mark.parametrize("row", comparison.read_reference("lipman2023_table3"), ids=lambda row: row["data"])
 def test_full_size_rows_have_the_hyperparameters_of_the_paper(row):
-    for method in catalog.SIZES[row["data"]].methods:
-        found = catalog.lipman2023(row["data"], method)
+    for method in lipman2023.SIZES[row["data"]].methods:
+        found = lipman2023.lipman2023(row["data"], method)
         network, training = found.network, found.training
         assert found.data == row["data"]
         assert network.channels == int(row["channels"])
@@ -65,9 +66,9 @@ def test_full_size_rows_have_the_hyperparameters_of_the_paper(row):
         assert network.channels // network.head_channels in (int(row["heads"]), 3)  # 3 at the width 192
 
 
-@pytest.mark.parametrize("size", catalog.SIZES)
+@pytest.mark.parametrize("size", lipman2023.SIZES)
 def test_rows_of_a_size_differ_in_path_loss_and_rate_alone(size):
-    rows = [catalog.lipman2023(size, method) for method in catalog.SIZES[size].methods]
+    rows = [lipman2023.lipman2023(size, method) for method in lipman2023.SIZES[size].methods]
     same = {
         dataclasses.replace(
             row,
@@ -84,22 +85,22 @@ def test_rows_of_a_size_differ_in_path_loss_and_rate_alone(size):
 
 @pytest.mark.parametrize("size", PAPER_SIZES)
 def test_full_size_networks_can_be_built(size):
-    configuration = catalog.lipman2023(size, "fm_ot")
+    configuration = lipman2023.lipman2023(size, "fm_ot")
     with torch.device("meta"):  # shapes without memory
         network = build_network(configuration, of_shape(configuration).shape)
     assert sum(parameter.numel() for parameter in network.parameters()) > 100e6
 
 
 def test_the_small_network_is_small():
-    configuration = catalog.lipman2023("cifar10_small", "fm_ot")
+    configuration = lipman2023.lipman2023("cifar10_small", "fm_ot")
     count = sum(parameter.numel() for parameter in build_network(configuration, photographs(32).shape).parameters())
     assert 5e5 < count < 3e6
     assert configuration.training.precision == "fp32"
 
 
 # Every method on the digits, two of them on the small photographs, and every other size once.
-TRIED = [f"lipman2023/digits/{method}" for method in catalog.METHODS]
-TRIED += [f"lipman2023/{size}/fm_ot" for size in catalog.SIZES if size != "digits"]
+TRIED = [f"lipman2023/digits/{method}" for method in lipman2023.METHODS]
+TRIED += [f"lipman2023/{size}/fm_ot" for size in lipman2023.SIZES if size != "digits"]
 TRIED += ["lipman2023/cifar10_small/sf"]
 
 
@@ -129,4 +130,4 @@ def test_every_kind_of_row_runs_from_training_to_record(name, tmp_path, monkeypa
 )
 def test_unknown_rows_list_the_known_ones(size, method, message):
     with pytest.raises(ValueError, match=message):
-        catalog.lipman2023(size, method)
+        lipman2023.lipman2023(size, method)

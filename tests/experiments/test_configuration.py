@@ -48,7 +48,7 @@ def test_settings_reach_their_field_with_their_type():
         ("generated_sets=1", "generated_sets must be at least 2, to show a spread; got 1"),
         ("solver_batch=0", "solver_batch must be at least 1; got 0"),
         ("nearest_images=-1", "nearest_images must be at least 0"),
-        ("likelihood_images=1", "likelihood_images must be at least 2"),
+        ("likelihood_images=1", "likelihood_images must be 0, to leave it out, or at least 2"),
         ("rtol=0", "rtol and atol must be above 0"),
         ("features=vgg", "features=vgg: Input should be 'classifier', 'inception'"),
         ("features=", "name each space once, and at least one"),

@@ -1,8 +1,7 @@
-"""The named experiments. `fmcore list` prints them, `fmcore train NAME` runs one.
+"""The rows of Lipman et al. 2023, Table 1: lipman2023/SIZE/METHOD.
 
-The rows of Lipman et al. 2023, Table 1, are named lipman2023/SIZE/METHOD: five ways to train one network, at the sizes
-of the paper (with the settings of its Table 3) and at two that a CPU can do, where the numbers mean nothing beside the
-paper's, but the order of the rows may.
+Five ways to train one network, at the sizes of the paper (with the settings of its Table 3) and at two that a CPU can
+do, where the numbers mean nothing beside the paper's, but the order of the rows may.
 """
 
 from __future__ import annotations
@@ -171,51 +170,6 @@ def lipman2023(size: str, method: str) -> Configuration:
     )
 
 
-EXPERIMENTS: dict[str, Configuration] = {
-    # Flow matching on 1,500 images of 8x8 pixels, from scratch, in one and a half to two and a half minutes
-    # on two CPU cores.
-    "digits": Configuration(
-        experiment="digits",
-        data="digits",
-        network=NetworkConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), heads=2),
-        training=TrainingConfig(steps=640, batch=64, lr=3e-3, warmup=100, decay="cosine", ema=0.995),
-        evaluation=EvaluationConfig(rtol=1e-3, atol=1e-3),
-    ),
-    # The network of data/pretrained: flow matching on CIFAR-10, 1.5M parameters and 3.3 epochs, in one to two hours on
-    # one CPU core. What it draws has the colours and the layout of photographs, and no objects.
-    "cifar10": Configuration(
-        experiment="cifar10",
-        data="cifar10",
-        flips=True,
-        network=NetworkConfig(channels=24, multipliers=(1, 2, 4), blocks=1, attention=(8,), heads=4),
-        training=TrainingConfig(
-            steps=2560, batch=64, lr=2e-3, warmup=100, decay="cosine", ema=0.999, checkpoint_every=128
-        ),
-        evaluation=EvaluationConfig(
-            generated_sets=2,
-            set_images=500,
-            solver_batch=100,
-            likelihood_images=100,
-            probe_repeats=2,
-            classifier_steps=600,
-            nearest_images=500,
-            curve_every=512,
-            curve_images=100,
-        ),
-    ),
-    **{
-        row.experiment: row
-        for row in (lipman2023(size, method) for size, one in SIZES.items() for method in one.methods)
-    },
+ROWS: dict[str, Configuration] = {
+    row.experiment: row for row in (lipman2023(size, method) for size, one in SIZES.items() for method in one.methods)
 }
-
-
-def by_name(name: str) -> Configuration:
-    """The configuration of a named experiment.
-
-    Raises:
-        ValueError: on an unknown name; the known ones are listed.
-    """
-    if name not in EXPERIMENTS:
-        raise unknown_name("experiment", name, EXPERIMENTS)
-    return EXPERIMENTS[name]
