@@ -1,4 +1,4 @@
-"""The command line: ``fmcore train | sample | evaluate | export | table | list | doctor``.
+"""The command line: ``fmcore train | sample | evaluate | export | measure | table | list | doctor``.
 
 Everything but the parser is imported by the command that needs it, so that ``fmcore --help`` answers at once.
 """
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 import tyro
 from tyro.conf import Positional, arg
@@ -86,6 +86,34 @@ def evaluate(
 
 
 @app.command
+def measure(
+    name: Positional[Name],
+    overrides: Positional[Annotated[tuple[str, ...], arg(metavar="[FIELD=VALUE ...]")]] = (),
+    run_dir: Annotated[Path | None, arg(metavar="FOLDER")] = None,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Measure how soon the exact velocity collapses onto single images, without a network; print the values as a table.
+
+    Example: fmcore measure bertrand2025/digits/collapse pairs=128
+
+    Args:
+        name: The measurement; "fmcore list" shows them.
+        overrides: Settings that differ from the measurement's; "fmcore list NAME" shows all of them.
+        run_dir: Where record.json and collapse.png are written; runs/NAME unless told otherwise.
+        overwrite: Replace a measurement that is there.
+    """
+    from fmcore.experiments import collapse, collapse_report
+    from fmcore.experiments.configuration import with_overrides
+
+    folder = run_dir or Path("runs") / name
+    # The settings of any dataclass can be read from the command line.
+    configuration = cast(collapse.CollapseConfig, with_overrides(cast(Any, collapse.by_name(name)), overrides))
+    record = collapse_report.measure_run(configuration, folder, overwrite=overwrite)
+    collapse_report.show_values(record)
+    print(f"record and picture are in {folder}")
+
+
+@app.command
 def table(
     name: Positional[Name],
     folders: Positional[Annotated[tuple[Path, ...], arg(metavar="[FOLDER ...]")]] = (),
@@ -95,15 +123,15 @@ def table(
     Example: fmcore table lipman2023 runs
 
     Args:
-        name: The paper: lipman2023.
+        name: The paper: lipman2023 or bertrand2025.
         folders: Where to look for records besides data/results, for example runs; later ones win.
     """
-    from fmcore.experiments import comparison, tables
+    from fmcore.experiments import tables
     from fmcore.validation import unknown_name
 
-    if name not in comparison.TABLES:
-        raise unknown_name("table", name, comparison.TABLES)
-    tables.show_comparison(comparison.TABLES[name](folders))
+    if name not in tables.PAPERS:
+        raise unknown_name("table", name, tables.PAPERS)
+    tables.PAPERS[name](folders)
 
 
 @app.command
@@ -155,17 +183,23 @@ def export(
 
 @app.command(name="list")
 def list_experiments(name: Positional[Annotated[str | None, arg(metavar="[NAME]")]] = None) -> None:
-    """List the named experiments, or all settings of one.
+    """List the named experiments and measurements, or all settings of one.
 
     Args:
-        name: The experiment whose settings to show.
+        name: The experiment or measurement whose settings to show.
     """
-    from fmcore.experiments import catalog, tables
+    from fmcore.experiments import catalog, collapse, collapse_report, tables
+    from fmcore.validation import unknown_name
 
     if name is None:
         tables.show_experiments(catalog.EXPERIMENTS)
+        collapse_report.show_measurements(collapse.MEASUREMENTS)
+    elif name in collapse.MEASUREMENTS:
+        collapse_report.show_settings(collapse.MEASUREMENTS[name])
+    elif name in catalog.EXPERIMENTS:
+        tables.show_settings(catalog.EXPERIMENTS[name])
     else:
-        tables.show_settings(catalog.by_name(name))
+        raise unknown_name("experiment", name, [*catalog.EXPERIMENTS, *collapse.MEASUREMENTS])
 
 
 @app.command

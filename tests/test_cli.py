@@ -144,7 +144,7 @@ def test_the_table_shows_a_run_beside_the_paper(tmp_path):
         (["train", "lipman2023/cifar10/fm_ot", "curve_every=7"], "make curve_every a multiple of checkpoint_every"),
         (["evaluate", "runs/digits", "lr=0.5"], "only settings of the evaluation can be changed"),
         (["evaluate", "runs/digits", "draws=0"], "draws must be at least 1"),
-        (["table", "lee"], "unknown table 'lee': choose one of lipman2023."),
+        (["table", "lee"], "unknown table 'lee': choose one of bertrand2025, lipman2023."),
         (["table", "lipman2023", "nowhere"], "nowhere is no folder"),
         (["train", "digits", "stepz=3"], "unknown field 'stepz': choose one of"),
         (["train", "digits", "steps=x"], "steps=x: "),
@@ -154,12 +154,16 @@ def test_the_table_shows_a_run_beside_the_paper(tmp_path):
         (["sample", "runs/digits", "--n", "0"], "--n must be at least 1"),
         (["sample", "runs/digits", "--out", "a.xyz"], "names no picture format"),
         (["list", "nothing"], "unknown experiment 'nothing'"),
+        (["measure", "digits"], "unknown measurement 'digits': choose one of bertrand2025/cifar10/collapse"),
+        (["measure", "bertrand2025/digits/collapse", "steps=3"], "unknown field 'steps': choose one of data, data_dir"),
+        (["measure", "bertrand2025/digits/collapse", "data_dir"], "'data_dir' is not a setting: write field=value"),
+        (["measure", "bertrand2025/digits/collapse", "images=2000"], "images=2000, and digits has 1500"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing_behind(workplace, arguments, message):
     folder, _ = workplace
     before = sorted(path.name for path in folder.rglob("*"))
-    process = fmcore(*arguments, *(["--run-dir", "other"] if arguments[0] == "train" else []), cwd=folder)
+    process = fmcore(*arguments, *(["--run-dir", "other"] if arguments[0] in ("train", "measure") else []), cwd=folder)
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")
     assert message in process.stderr
@@ -175,7 +179,7 @@ def test_a_process_of_its_own_prints_help_errors_and_exit_status():
         "print('heavy', heavy)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("train", "evaluate", "sample", "export", "table", "list", "doctor"):
+    for command in ("train", "evaluate", "sample", "export", "measure", "table", "list", "doctor"):
         assert command in out
     assert out.splitlines()[-1] == "heavy []"
     environment = {name: value for name, value in os.environ.items() if name != "FMCORE_TRACEBACK"}
@@ -187,7 +191,8 @@ def test_a_process_of_its_own_prints_help_errors_and_exit_status():
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr.startswith("error: unknown experiment 'nothing': choose one of cifar10, digits, lipman2023/")
+    assert process.stderr.startswith("error: unknown experiment 'nothing': choose one of bertrand2025/")
+    assert all(f" {name}," in process.stderr for name in ("bertrand2025/digits/collapse", "cifar10", "digits"))
     assert len(process.stderr.splitlines()) == 1
 
 

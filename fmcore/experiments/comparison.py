@@ -149,6 +149,3 @@ def changed(record: dict[str, Any]) -> tuple[str, ...]:
 def number(text: str | None) -> float | None:
     """A number of a table, None for an empty cell."""
     return float(text) if text else None
-
-
-TABLES = {"lipman2023": lipman2023}

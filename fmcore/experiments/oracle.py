@@ -41,9 +41,10 @@ class Hybrids:
     exact: Tensor
 
 
-def exact_velocity(run: Run) -> EmpiricalVelocity:
-    """u* of the images that the run was trained on, each pixel in the middle of its bin; without flips."""
-    return EmpiricalVelocity(run.training_images, run.path, scale=run.data.scaled)
+def training_points(run: Run) -> Tensor:
+    """All images that the network could see in training, whole numbers; with their mirror images if flips were on."""
+    images = run.training_images
+    return torch.cat([images, images.flip(-1)]) if run.configuration.flips else images
 
 
 def velocity_errors(run: Run, generator: torch.Generator) -> list[dict[str, float]]:
@@ -53,9 +54,10 @@ def velocity_errors(run: Run, generator: torch.Generator) -> list[dict[str, floa
         One entry a time: "t"; "error" and its "standard_error" over pairs; "exact", E || u* ||^2 / d, the error of a
         network that predicts 0; "conditional", E || u* - d x_t/dt ||^2 / d, how far single targets are from u*.
     """
-    settings, exact = run.configuration.evaluation, exact_velocity(run)
-    rows = torch.randint(len(run.training_images), (settings.velocity_pairs,), generator=generator)
-    pairs = run.data.scaled(run.training_images[rows]), run.source.sample(len(rows), generator)
+    settings, points = run.configuration.evaluation, training_points(run)
+    exact = EmpiricalVelocity(points, run.path, scale=run.data.scaled)
+    rows = torch.randint(len(points), (settings.velocity_pairs,), generator=generator)
+    pairs = run.data.scaled(points[rows]), run.source.sample(len(rows), generator)
     found = []
     for t in settings.velocity_times:
         parts = []
@@ -79,7 +81,8 @@ def velocity_errors(run: Run, generator: torch.Generator) -> list[dict[str, floa
 
 def hybrid_samples(run: Run, generator: torch.Generator) -> Hybrids:
     """Follow u* up to each switch and the network from there on, in Euler steps of 1/100, from the same noise."""
-    settings, exact = run.configuration.evaluation, exact_velocity(run)
+    settings = run.configuration.evaluation
+    exact = EmpiricalVelocity(training_points(run), run.path, scale=run.data.scaled)
     start = run.source.sample(settings.hybrid_images, generator)
     grid = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64).clamp(max=run.path.t_max)
     ends = [round(switch * STEPS) for switch in settings.hybrid_switches]
@@ -111,7 +114,7 @@ def hybrid_measures(run: Run, samples: Hybrids) -> list[dict[str, float]]:
         scale [-1, 1]; "share_of_copies"; "share_decided", of starts from which the nearest training image is the one
         that u* alone leads to.
     """
-    train, scaled = run.training_images, run.data.scaled
+    train, scaled = training_points(run), run.data.scaled
     goal = nearest_training_images(samples.exact, train, scaled).row[:, 0]
     found = []
     for switch, images in zip(samples.switches, samples.images, strict=True):

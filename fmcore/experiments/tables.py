@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from fmcore.experiments import comparison, generalization
 from fmcore.experiments.catalog.lipman2023 import SIZES
 from fmcore.experiments.comparison import METHODS, NOTES, TITLES, Row
 from fmcore.experiments.configuration import Configuration, flat, to_dict
+from fmcore.experiments.generalization import Block
 
 
 def show_record(record: dict[str, Any]) -> None:
@@ -132,6 +135,31 @@ def block_table(size: str, rows: Sequence[Row]) -> Any:
     return table
 
 
+def show_blocks(title: str, blocks: Sequence[Block], notes: Sequence[str]) -> None:
+    """Print tables one below the other, and after those of one figure what the paper says about it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console = Console(width=max(console.width, 140))
+    console.print(f"{title}: paper against ours; blank where nothing was run\n", markup=False)
+    shown = [block for block in blocks if block.measured]
+    for block, after in zip(shown, [*shown[1:], None], strict=True):
+        table = Table(title=block.title, title_justify="left", min_width=len(block.title))
+        for number, name in enumerate(block.columns):
+            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        for row in block.rows:
+            table.add_row(*row)
+        console.print(table)
+        if after is None or after.paper != block.paper:
+            console.print(f"Paper: {block.paper}\n", markup=False)
+    for block in blocks:
+        if not block.measured:
+            console.print(f"- not run: {block.title}", markup=False)
+    for note in notes:
+        console.print(f"- {note}", markup=False)
+
+
 def cell(value: float | None, places: int) -> str:
     """A number with its decimals, or nothing."""
     return "" if value is None else f"{value:,.{places}f}"
@@ -165,3 +193,16 @@ def show_settings(configuration: Configuration) -> None:
             print(f"  {group}")
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if value is None else value
         print(f"{'    ' if above else '  '}{field}={text}")
+
+
+def lipman2023(folders: Sequence[Path]) -> None:
+    """Print Table 1 of Lipman et al. 2023; raises as `comparison.lipman2023`."""
+    show_comparison(comparison.lipman2023(folders))
+
+
+def bertrand2025(folders: Sequence[Path]) -> None:
+    """Print the figures of Bertrand et al. 2025; raises as `generalization.bertrand2025`."""
+    show_blocks("Bertrand et al. 2025, figures 1 to 4", generalization.bertrand2025(folders), generalization.NOTES)
+
+
+PAPERS: dict[str, Callable[[Sequence[Path]], None]] = {"lipman2023": lipman2023, "bertrand2025": bertrand2025}

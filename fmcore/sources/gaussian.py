@@ -1,8 +1,4 @@
-"""Source distributions: where a flow starts.
-
-Each source has ``sample(n, generator=None, device=None) -> (n, *shape)`` and, where its density is known,
-``log_prob(x) -> (n,)``.
-"""
+"""The source that flow matching starts from unless told otherwise: the isotropic Gaussian."""
 
 from __future__ import annotations
 
@@ -11,8 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from fmcore.validation import unknown_name
 
 
 @dataclass(frozen=True)
@@ -42,6 +36,12 @@ class Gaussian:
             device = generator.device
         return self.std * torch.randn(n, *self.shape, generator=generator, device=device)
 
+    @property
+    def mean_norm(self) -> float:
+        """E ||x||, that of a chi distribution: std sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2), about std sqrt(d)."""
+        dim = math.prod(self.shape)
+        return self.std * math.sqrt(2) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log N(x; 0, std^2 I) in nats, shape (n,), for x of shape (n, *shape)."""
         if tuple(x.shape[1:]) != self.shape:
@@ -49,21 +49,3 @@ class Gaussian:
         dim = math.prod(self.shape)
         squares = x.reshape(len(x), -1).square().sum(dim=1)
         return -squares / (2 * self.std**2) - dim * (math.log(self.std) + math.log(2 * math.pi) / 2)
-
-
-SOURCES = {"gaussian": Gaussian}
-
-
-def by_name(name: str, shape: tuple[int, ...], **parameters: float) -> Gaussian:
-    """Build a source from a configuration: ``by_name("gaussian", (2,), std=2.0)``.
-
-    Raises:
-        ValueError: for an unknown name (the known ones are listed: none falls back to a Gaussian), or a parameter
-            that the source does not take.
-    """
-    if name not in SOURCES:
-        raise unknown_name("source", name, SOURCES)
-    try:
-        return SOURCES[name](shape, **parameters)
-    except TypeError as error:
-        raise ValueError(f"source {name!r} does not take these parameters: {error}") from error

@@ -1,0 +1,67 @@
+"""Source distributions: where a flow starts.
+
+Each source has ``sample(n, generator=None, device=None) -> (n, *shape)`` and, where its density is known,
+``log_prob(x) -> (n,)``.
+
+| Source | Direction and length of a sample |
+|---|---|
+| `Gaussian` | any direction alike, length about sqrt(d) |
+| `ChiSphere` | any direction alike, length chi(k) for any k |
+| `VonMisesFisher` | directions near some given ones, length chi(k) |
+| `GaussianMixture` | fitted to data: an approximation of its density |
+| `DCT` | a Gaussian without the frequencies that the data lack |
+| `FlowSource` | the samples of a map of another source, such as a trained flow |
+| `NormAligned` | another source, scaled to the mean length of the data |
+| `Pruned` | a Gaussian without the directions in which there is no data |
+
+From `ChiSphere` on they are those of Lee, Kim and Lee 2025, "Is There a Better Source Distribution than Gaussian?"
+(arXiv 2512.18184).
+"""
+
+from __future__ import annotations
+
+from fmcore.sources.cosine_transform import DCT
+from fmcore.sources.gaussian import Gaussian
+from fmcore.sources.mapped import FlowSource
+from fmcore.sources.mixture import GaussianMixture
+from fmcore.sources.norms import NormAligned, alignment_factor, mean_norm
+from fmcore.sources.pruned import Pruned, PruningAxes, pruning_axes
+from fmcore.sources.sphere import ChiSphere, uniform_directions
+from fmcore.sources.von_mises_fisher import VonMisesFisher, spherical_k_means
+from fmcore.validation import unknown_name
+
+__all__ = [
+    "DCT",
+    "SOURCES",
+    "ChiSphere",
+    "FlowSource",
+    "Gaussian",
+    "GaussianMixture",
+    "NormAligned",
+    "Pruned",
+    "PruningAxes",
+    "VonMisesFisher",
+    "alignment_factor",
+    "by_name",
+    "mean_norm",
+    "pruning_axes",
+    "spherical_k_means",
+    "uniform_directions",
+]
+
+SOURCES = {"gaussian": Gaussian}
+
+
+def by_name(name: str, shape: tuple[int, ...], **parameters: float) -> Gaussian:
+    """Build a source from a configuration: ``by_name("gaussian", (2,), std=2.0)``.
+
+    Raises:
+        ValueError: for an unknown name (the known ones are listed: none falls back to a Gaussian), or a parameter
+            that the source does not take.
+    """
+    if name not in SOURCES:
+        raise unknown_name("source", name, SOURCES)
+    try:
+        return SOURCES[name](shape, **parameters)
+    except TypeError as error:
+        raise ValueError(f"source {name!r} does not take these parameters: {error}") from error

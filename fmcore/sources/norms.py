@@ -1,0 +1,83 @@
+"""Norm alignment: source and data at the same mean length.
+
+A Gaussian in 3,072 dimensions has a mean length of 55.4, a CIFAR-10 image in [-1, 1] one of 27.2, so every path also
+has to shrink. Lee et al. 2025 (arXiv 2512.18184) align the two in training. Their text scales the data up; the notes of
+their code scale the noise down instead. Both are one factor, E ||x0|| / E ||x1||:
+
+    data up      train on factor * x1, and divide what the flow generates by it      `alignment_factor`
+    noise down   start from x0 / factor, and leave the data as they are             `NormAligned`
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def mean_norm(source: Any, samples: int = 10_000, seed: int = 0) -> float:
+    """E ||x|| of a source: its `mean_norm` where it knows it, otherwise a mean over samples."""
+    if hasattr(source, "mean_norm"):
+        return float(source.mean_norm)
+    generator = torch.Generator().manual_seed(seed)
+    parts = [source.sample(min(1000, samples - k), generator) for k in range(0, samples, 1000)]
+    return float(torch.cat([part.flatten(1).double().norm(dim=1) for part in parts]).mean())
+
+
+def alignment_factor(source: Any, data_norm: float) -> float:
+    """E ||x0|| / E ||x1||, by which data are scaled up, or noise down.
+
+    Args:
+        source: of x0.
+        data_norm: mean length of the training data, above 0.
+
+    Raises:
+        ValueError: for a length that is not finite and above 0.
+    """
+    if not 0 < data_norm < math.inf:
+        raise ValueError(f"data_norm is {data_norm}: it is the mean length of the training data, finite and above 0.")
+    return mean_norm(source) / data_norm
+
+
+@dataclass(frozen=True, eq=False)
+class NormAligned:
+    """Another source scaled to the mean length of the data: "noise down".
+
+    Attributes:
+        source: the other source.
+        data_norm: mean length of the training data, on the scale that the network sees.
+    """
+
+    source: Any
+    data_norm: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_factor", alignment_factor(self.source, self.data_norm))
+
+    @property
+    def factor(self) -> float:
+        """E ||x0|| / E ||x1|| of the source before it was scaled."""
+        return self._factor  # type: ignore[attr-defined]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.source.shape
+
+    @property
+    def mean_norm(self) -> float:
+        """E ||x||, that of the data."""
+        return self.data_norm
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw n samples, (n, *shape), on the device (by default the generator's)."""
+        return self.source.sample(n, generator, device) / self.factor
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats, (n,): that of the source at factor * x, and d log factor for the change of volume."""
+        return self.source.log_prob(x * self.factor) + x[0].numel() * math.log(self.factor)
