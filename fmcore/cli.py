@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 import tyro
 from tyro.conf import Positional, arg
@@ -106,8 +106,7 @@ def measure(
     from fmcore.experiments.configuration import with_overrides
 
     folder = run_dir or Path("runs") / name
-    # The settings of any dataclass can be read from the command line.
-    configuration = cast(collapse.CollapseConfig, with_overrides(cast(Any, collapse.by_name(name)), overrides))
+    configuration = with_overrides(collapse.by_name(name), overrides)
     record = collapse_report.measure_run(configuration, folder, overwrite=overwrite)
     collapse_report.show_values(record)
     print(f"record and picture are in {folder}")
@@ -195,7 +194,7 @@ def list_experiments(name: Positional[Annotated[str | None, arg(metavar="[NAME]"
         tables.show_experiments(catalog.EXPERIMENTS)
         collapse_report.show_measurements(collapse.MEASUREMENTS)
     elif name in collapse.MEASUREMENTS:
-        collapse_report.show_settings(collapse.MEASUREMENTS[name])
+        tables.show_settings(collapse.MEASUREMENTS[name], "measure")
     elif name in catalog.EXPERIMENTS:
         tables.show_settings(catalog.EXPERIMENTS[name])
     else:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -196,7 +196,7 @@ def measure(configuration: CollapseConfig, progress: bool = True) -> dict[str, A
     threshold, share = configuration.threshold, configuration.share
     return {
         "experiment": configuration.experiment,
-        "configuration": without_place(cast(Any, configuration)),
+        "configuration": without_place(configuration),
         "environment": records.environment(),
         "measurement": {
             "split": "train",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fmcore.experiments import records
 from fmcore.experiments.collapse import CollapseConfig, label, measure
-from fmcore.experiments.configuration import flat, to_dict
 from fmcore.experiments.figures import save
 
 if TYPE_CHECKING:
@@ -187,12 +186,3 @@ def show_measurements(measurements: Mapping[str, CollapseConfig]) -> None:
         sizes = ", ".join(map(str, one.sizes)) or "the plane"
         table.add_row(name, one.data, sizes, str(one.pairs), str(one.times))
     Console().print(table)
-
-
-def show_settings(configuration: CollapseConfig) -> None:
-    """Print every setting of a measurement as field=value, as the command line takes it."""
-    print(f"settings of {configuration.experiment}: fmcore measure {configuration.experiment} FIELD=VALUE ...")
-    for name, value in flat(to_dict(cast(Any, configuration))).items():
-        if name != "experiment":
-            text = ",".join(map(str, value)) if isinstance(value, list) else "none" if value is None else value
-            print(f"  {name}={text}")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -17,6 +17,7 @@ from fmcore.validation import unknown_name
 
 # Losses whose network is the velocity itself.
 VELOCITY_LOSSES = ("conditional_flow_matching", "empirical_flow_matching")
+Settings = TypeVar("Settings", bound=Any)  # a frozen dataclass: that of an experiment, or of a measurement
 EXTRA_FORBIDDEN = {"extra": "forbid"}  # read by pydantic: a field that does not exist is an error
 
 
@@ -200,7 +201,7 @@ class Configuration:
         return paths.by_name(self.path, **({"sigma_min": self.sigma_min} if self.path == "ot" else {}))
 
 
-def with_overrides(configuration: Configuration, overrides: Iterable[str]) -> Configuration:
+def with_overrides(configuration: Settings, overrides: Iterable[str]) -> Settings:
     """Apply settings like ``steps=500``, ``lr=1e-3``, ``multipliers=1,2``, ``head_channels=none``.
 
     Settings that belong together (method and solver_steps) are applied together.
@@ -222,7 +223,7 @@ def with_overrides(configuration: Configuration, overrides: Iterable[str]) -> Co
     return replace(configuration, **changes.get("", {}), **groups_changed)
 
 
-def settable_fields(configuration: Configuration) -> dict[str, str]:
+def settable_fields(configuration: Any) -> dict[str, str]:
     """Every field that can be set, and the group it belongs to ("" for the experiment itself)."""
     found = {}
     for top in fields(configuration):
@@ -234,7 +235,7 @@ def settable_fields(configuration: Configuration) -> dict[str, str]:
     return found
 
 
-def owner(configuration: Configuration, group: str) -> Any:
+def owner(configuration: Any, group: str) -> Any:
     """The dataclass that holds the fields of a group."""
     return configuration if group == "" else getattr(configuration, group)
 
@@ -258,12 +259,12 @@ def parsed(group: Any, name: str, text: str) -> Any:
     return result
 
 
-def to_dict(configuration: Configuration) -> dict[str, Any]:
+def to_dict(configuration: Any) -> dict[str, Any]:
     """The configuration as the dictionaries and lists that JSON gives back."""
     return json.loads(json.dumps(asdict(configuration)))
 
 
-def without_place(configuration: Configuration) -> dict[str, Any]:
+def without_place(configuration: Any) -> dict[str, Any]:
     """The configuration as `to_dict`, without the folder of the data: what makes two runs the same, on any machine."""
     return {name: value for name, value in to_dict(configuration).items() if name != "data_dir"}
 

@@ -180,9 +180,9 @@ def show_experiments(experiments: Mapping[str, Configuration]) -> None:
     Console(width=max(console.width, 140)).print(table)
 
 
-def show_settings(configuration: Configuration) -> None:
-    """Print every setting of an experiment as field=value, as the command line takes it."""
-    print(f"settings of {configuration.experiment}: fmcore train {configuration.experiment} FIELD=VALUE ...")
+def show_settings(configuration: Any, command: str = "train") -> None:
+    """Print every setting of an experiment, or of what another command does, as field=value on its command line."""
+    print(f"settings of {configuration.experiment}: fmcore {command} {configuration.experiment} FIELD=VALUE ...")
     group = ""
     for name, value in flat(to_dict(configuration)).items():
         if name == "experiment":
