@@ -25,7 +25,7 @@ from fmcore import distributed
 from fmcore.checkpoints import save_checkpoint
 from fmcore.training.batches import Prepare, Rows, derived_seed, microbatches
 from fmcore.training.config import TrainingConfig
-from fmcore.training.device import borrowed_generators, products, update_average
+from fmcore.training.device import borrowed_generators, keep_freed_memory, products, update_average
 from fmcore.training.feeding import feed
 from fmcore.training.resuming import changed_processes, restore, saved_state
 from fmcore.training.schedule import ema_decay, learning_rate
@@ -106,6 +106,7 @@ def train(
         stack.enter_context(distributed.session(device))
         stack.enter_context(products(config.precision, device))
         dropout = stack.enter_context(borrowed_generators(device))
+        keep_freed_memory(device)
         processes = distributed.processes()
         distributed.check_equal("the configuration and number of images", (asdict(config), len(data)))
         state = distributed.first(saved_state, path, config, resume)
