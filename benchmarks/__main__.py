@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import measure
 
-NAMES = ("pairing", "loss", "solve", "closed_form", "nearest", "empirical", "unet")
+NAMES = ("pairing", "loss", "solve", "closed_form", "nearest", "empirical", "ensemble", "unet")
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ ORDER = [
     ["networks"],
     ["checkpoints", "distributed"],
     ["training"],
+    ["ensemble"],
     ["solvers"],
     ["likelihood"],
     ["metrics"],
