@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fmcore.experiments import records
 from fmcore.experiments.collapse import CollapseConfig, label, measure
 from fmcore.experiments.figures import save
+from fmcore.experiments.tables import values_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,26 +151,9 @@ def plain(axes: Axes) -> None:
 def show_values(record: dict[str, Any]) -> None:
     """Print what was measured, each value with its spread."""
     from rich.console import Console
-    from rich.table import Table
 
-    about = record["measurement"]
-    console = Console()
-    table = Table(title=f"{record['experiment']}: what was measured", title_justify="left")
-    table.add_column("measure", style="bold")
-    table.add_column("of")
-    table.add_column("value", justify="right")
-    table.add_column("spread", justify="right")
-    table.add_column("spread is the", style="dim")
-    for name, rows in record["values"].items():
-        for number, (of, found) in enumerate(rows.items()):
-            value, spread = (
-                "" if found[key] is None else f"{found[key]:.{places}f}"
-                for key, places in (("value", 3), ("spread", 4))
-            )
-            first = name.replace("_", " ") if number == 0 else ""
-            table.add_row(first, of, value or "never", spread, found["spread_is"] or "")
-        table.add_section()
-    console.print(table)
+    about, console = record["measurement"], Console()
+    console.print(values_table(f"{record['experiment']}: what was measured", record["values"], decimals_of_spread=4))
     console.print(f"time of collapse: {about['time_of_collapse_is']}", markup=False)
     console.print(f"mean cosine: {about['mean_cosine_at_is']}", markup=False)
 

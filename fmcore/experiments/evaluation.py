@@ -191,6 +191,7 @@ def nearest_distances(run: Run, sets: list[Tensor], real: Tensor) -> dict[str, A
     """Mean Euclidean distance to the nearest training image, on the scale [-1, 1], and the share of copies.
 
     Of `nearest_images` images of each set, and of as many held-out ones, among the images that the run was trained on.
+    Mirror images are not among them, also where the training had them: the copy of one counts as new.
     Distances far below those of held-out images, or copies, say that training images are being repeated.
     """
     count, data = run.configuration.evaluation.nearest_images, run.data

@@ -14,20 +14,18 @@ record.json            what was run, on what, and what came out
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from fmcore import couplings, data, distributed, losses
+from fmcore import data, distributed
 from fmcore import velocity as velocities
 from fmcore.atomic import write_file
 from fmcore.checkpoints import check_same
-from fmcore.closed_form import draw_bank
-from fmcore.data.images import ImageData, dequantize
+from fmcore.data.images import ImageData
 from fmcore.experiments import records
 from fmcore.experiments.configuration import (
     VELOCITY_LOSSES,
@@ -40,10 +38,11 @@ from fmcore.experiments.configuration import (
 )
 from fmcore.experiments.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.snapshots import Snapshots, keep_weights
+from fmcore.experiments.training_pairs import batch_loss, batch_maker, training_images
 from fmcore.networks.unet import UNet
 from fmcore.solvers import Solution, solve
 from fmcore.sources import Gaussian
-from fmcore.training import Prepare, derived_seed, random_flips, resident, train
+from fmcore.training import derived_seed, train
 from fmcore.velocity import Velocity
 
 FILES = (
@@ -124,21 +123,6 @@ def load_data(configuration: Configuration) -> ImageData:
     return data.by_name(configuration.data, None if place is None else Path(place).expanduser())
 
 
-def training_images(configuration: Configuration, images: ImageData) -> Tensor:
-    """The images that a configuration trains on: the training split, or as many of it as `train_images` says.
-
-    Raises:
-        ValueError: if the split has fewer.
-    """
-    count = configuration.train_images
-    if count is None:
-        return images.train
-    if count > len(images.train):
-        raise ValueError(f"train_images={count}, and {images.name} has {len(images.train)}: ask for fewer, or for none")
-    generator = torch.Generator().manual_seed(derived_seed(configuration.training.seed, "train_images"))
-    return images.train[torch.randperm(len(images.train), generator=generator)[:count]]
-
-
 def prepare_folder(configuration: Configuration, folder: Path, resume: bool, overwrite: bool) -> None:
     """Make the folder ready for a run and write config.json; raises as `train_run`."""
     if resume and overwrite:
@@ -180,51 +164,6 @@ def build_network(configuration: Configuration, shape: tuple[int, int, int]) -> 
             head_channels=network.head_channels,
             dropout=network.dropout,
         )
-
-
-def batch_maker(configuration: Configuration, images: ImageData) -> Prepare:
-    """Whole-number images to pairs (x0, x1): flips, dequantization noise, source noise, and the coupling."""
-    couple = couplings.MinibatchOT() if configuration.coupling == "minibatch_ot" else couplings.independent
-    source = Gaussian(images.shape)
-    as_points = point_maker(configuration, images)
-
-    def prepare(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        x1 = as_points(batch, generator)
-        return couple(source.sample(len(x1), generator), x1)
-
-    return prepare
-
-
-def point_maker(configuration: Configuration, images: ImageData) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """Whole-number images to what the network learns from: flipped or not, at a random place in bins or the middle."""
-
-    def as_points(batch: Tensor, generator: torch.Generator) -> Tensor:
-        flipped = random_flips(batch, generator) if configuration.flips else batch
-        return dequantize(flipped, images.levels, generator) if configuration.dequantize else images.scaled(flipped)
-
-    return as_points
-
-
-def batch_loss(configuration: Configuration, images: ImageData, train_on: Tensor) -> Any:
-    """The loss of a batch of pairs, for `fmcore.training.train`; a bank is drawn from the images trained on."""
-    path = configuration.build_path()
-    if configuration.bank is not None:
-        further = configuration.bank - 1
-        as_points = point_maker(configuration, images)
-        held = cast(Tensor, resident(train_on, distributed.local_device())[0])
-
-        def empirical(model: UNet, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
-            rows = draw_bank(held, further, generator)[0].to(batch[1].device)
-            bank = as_points(rows, generator)
-            return losses.empirical_flow_matching(model, *batch, bank, generator=generator, path=path)
-
-        return empirical
-    measure = getattr(losses, configuration.loss)
-
-    def loss(model: UNet, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
-        return measure(model, path, *batch, generator=generator)
-
-    return loss
 
 
 class Run:

@@ -43,25 +43,27 @@ def show_record(record: dict[str, Any]) -> None:
     ):
         about.add_row(name, text)
     console.print(about)
+    console.print(values_table("what was measured", record["values"]))
 
-    values = Table(title="what was measured", title_justify="left")
-    values.add_column("measure", style="bold")
-    values.add_column("of")
-    values.add_column("value", justify="right")
-    values.add_column("spread", justify="right")
-    values.add_column("spread is the", style="dim")
-    for measure, rows in record["values"].items():
+
+def values_table(title: str, values: dict[str, Any], decimals_of_spread: int = 3) -> Any:
+    """The values of a record with their spreads; one that is None was never reached."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure", style="bold")
+    table.add_column("of")
+    table.add_column("value", justify="right")
+    table.add_column("spread", justify="right")
+    table.add_column("spread is the", style="dim")
+    for measure, rows in values.items():
         for number, (of, found) in enumerate(rows.items()):
-            spread = "" if found["spread"] is None else f"{found['spread']:.3f}"
-            values.add_row(
-                measure.replace("_", " ") if number == 0 else "",
-                of,
-                f"{found['value']:.3f}",
-                spread,
-                found["spread_is"] or "",
-            )
-        values.add_section()
-    console.print(values)
+            name = measure.replace("_", " ") if number == 0 else ""
+            value = "never" if found["value"] is None else f"{found['value']:.3f}"
+            spread = "" if found["spread"] is None else f"{found['spread']:.{decimals_of_spread}f}"
+            table.add_row(name, of, value, spread, found["spread_is"] or "")
+        table.add_section()
+    return table
 
 
 def noise_of_likelihood(about: dict[str, Any]) -> list[tuple[str, str]]:

@@ -213,7 +213,7 @@ class Pruned:
         noise = torch.randn(n, rejected.shape[1], generator=generator, device=device, dtype=torch.float64)
         aside = torch.nn.functional.normalize(noise - (noise @ rejected.T) @ rejected, dim=1)
         directions = along + (1 - along.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt() * aside
-        lengths = self._radius().sample(n, generator, device) * (self.source.std if self._gaussian() else 1.0)  # type: ignore[union-attr]
+        lengths = self._lengths(n, generator, device)
         return (lengths[:, None] * directions).float().view(n, *self.shape), proposals
 
     def share_kept(self, proposals: int = 10_000, generator: torch.Generator | None = None) -> float:
@@ -275,8 +275,8 @@ class Pruned:
         inside = torch.special.erf(bound / math.sqrt(2))
         return one * torch.special.log_ndtr(bound) + both * inside.log()
 
-    def _gaussian(self) -> bool:
-        return isinstance(self.source, Gaussian)
-
-    def _radius(self) -> Tabulated:
-        return chi(math.prod(self.shape)) if isinstance(self.source, Gaussian) else self.source.radius
+    def _lengths(self, n: int, generator: torch.Generator | None, device: torch.device | str | None) -> Tensor:
+        """Lengths of n samples of the source, (n,) float64."""
+        if isinstance(self.source, Gaussian):
+            return self.source.std * chi(math.prod(self.shape)).sample(n, generator, device)
+        return self.source.radius.sample(n, generator, device)
