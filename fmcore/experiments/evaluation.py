@@ -17,7 +17,9 @@ from fmcore import distributed
 from fmcore.atomic import write_file
 from fmcore.data.images import ImageData
 from fmcore.experiments import baselines, bits, oracle, records
-from fmcore.experiments.configuration import EvaluationConfig, without_place
+from fmcore.experiments.budgets import measured_budgets, source_in_words
+from fmcore.experiments.configuration import without_place
+from fmcore.experiments.evaluation_config import EvaluationConfig
 from fmcore.experiments.figures import hybrids_figure, samples_figure
 from fmcore.experiments.runner import Run
 from fmcore.experiments.sampling import samples
@@ -62,6 +64,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         sets = list(generated.images.split(set_images))
         nearest = distributed.first(lambda: nearest_distances(run, sets, real))
         curve = measured_curve(run, classifier_only(spaces))
+        budgets = measured_budgets(run, spaces, generated, real)
         exact = distributed.first(lambda: beside_exact(run))
 
         record["configuration"] = without_place(run.configuration)
@@ -75,7 +78,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
             "nfe": float(generated.nfe.mean()),
             "generated": len(generated.images),
             "generated_sets": settings.generated_sets,
-            "source_standard_deviation": run.source.std,
+            "source": source_in_words(run),
             "seed": settings.evaluation_seed,
             "reference": f"train split ({len(data.train)} images, no flips)",
             "held_out_reference": f"{len(real)} of {len(data.held_out)} held-out images, no flips",
@@ -92,7 +95,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
             **nearest,
         }
         record["curve"] = curve
-        record |= exact
+        record |= exact | budgets
 
         def leave() -> None:
             samples_figure(run, generated.images, round(float(generated.nfe.mean())), run.folder / "samples.png")

@@ -5,8 +5,9 @@ A network is kept as bfloat16, half the size of what was trained; its record say
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from fmcore.atomic import write_file
 from fmcore.data.files import file_digest
-from fmcore.experiments import records
+from fmcore.data.images import scale
+from fmcore.experiments import fitted_source, records
 from fmcore.experiments.configuration import Configuration, from_dict
-from fmcore.experiments.runner import Run, as_velocity, build_network, load_weights
+from fmcore.experiments.fitted_source import FittedSource
+from fmcore.experiments.learned_velocity import as_velocity, build_network, load_weights
+from fmcore.experiments.runner import Run
 from fmcore.networks.unet import UNet
 from fmcore.paths import AffinePath
 from fmcore.solvers import Solution, solve
@@ -27,6 +31,7 @@ from fmcore.validation import unknown_name
 from fmcore.velocity import Velocity
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "pretrained"
+SOURCE = ".source"  # ends the name of the file that has the source of a network, where that is not a Gaussian
 CHECKED = 64  # images that the rounding is measured on
 
 
@@ -49,7 +54,7 @@ class Pretrained:
     network: UNet
     velocity: Velocity
     path: AffinePath
-    source: Gaussian
+    source: Any
     shape: tuple[int, int, int]
     levels: int
 
@@ -68,7 +73,7 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing: trained networks come with the repository; run from a checkout")
-    known = sorted(file.stem for file in folder.glob("*.safetensors"))
+    known = sorted(file.stem for file in folder.glob("*.safetensors") if not file.stem.endswith(SOURCE))
     if name not in known:
         raise unknown_name("pretrained network", name, known)
     weights, record = folder / f"{name}.safetensors", records.read_json(folder / f"{name}.json")
@@ -80,18 +85,28 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
     configuration = from_dict(record["configuration"])
     channels, height, width = about["shape"]
     network = build_network(configuration, (channels, height, width)).eval().requires_grad_(False)
-    load_weights(network, weights)
+    load_weights(network, weights, configuration.source)
     path = configuration.build_path()
+    fitted = kept_source(configuration, (channels, height, width), folder / f"{name}{SOURCE}.safetensors")
+    plain = configuration.source.is_plain
     return Pretrained(
         configuration,
         record,
         network,
-        as_velocity(network, configuration),
+        fitted.velocity(as_velocity(network, configuration)),
         path,
-        Gaussian((channels, height, width), std=path.source_scale),
+        Gaussian((channels, height, width), std=path.source_scale) if plain else fitted.start(),
         (channels, height, width),
         about["levels"],
     )
+
+
+def kept_source(configuration: Configuration, shape: tuple[int, int, int], file: Path) -> FittedSource:
+    """The source of a network that is kept; raises as `load`."""
+    found = fitted_source.kept(asdict(configuration.source), file)
+    if found is None and not configuration.source.is_plain:
+        raise ValueError(f"{file} is missing, and nothing else says where samples start: restore it with git checkout")
+    return fitted_source.build(configuration.source, shape, found or {}, torch.empty(0), scale)
 
 
 def keep(run: Run, folder: Path = FOLDER) -> Path:
@@ -101,18 +116,24 @@ def keep(run: Run, folder: Path = FOLDER) -> Path:
         The weights file; the record lies beside it.
 
     Raises:
-        ValueError: if the run was not evaluated.
+        ValueError: if the run was not evaluated, or its source is the training images themselves.
     """
     from safetensors.torch import save
 
     record = records.read_json(run.folder / "record.json")
+    if run.configuration.source.is_oracle:
+        raise ValueError(
+            f"{run.folder} starts around all of its training images: a network without them cannot be kept"
+        )
     if "values" not in record:
         raise ValueError(f"{run.folder} was not evaluated yet: run fmcore evaluate {run.folder} first")
     rounded = {name: value.bfloat16().cpu().contiguous() for name, value in run.network.state_dict().items()}
     name = run.configuration.experiment.replace("/", "_")
     file = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(file, save(rounded))
+    write_file(file, save(rounded, {"source": json.dumps(asdict(run.configuration.source), sort_keys=True)}))
+    if not run.configuration.source.is_plain:
+        write_file(folder / f"{name}{SOURCE}.safetensors", (run.folder / fitted_source.FILE).read_bytes())
     record["weights"] = {
         "type": "bfloat16",
         "bytes": file.stat().st_size,

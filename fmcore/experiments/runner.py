@@ -3,6 +3,8 @@
 config.json            the whole configuration
 checkpoint.pt          everything needed to resume
 weights.safetensors    the averaged weights, to sample from
+source.safetensors     what the source took from the data, and its configuration
+pruning.safetensors    axes without data, if prune_tau was set
 losses.csv             step, loss
 snapshots/             the averaged weights at some steps, if curve_every was set
 curve.csv              what samples of these were worth
@@ -15,20 +17,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmcore import data, distributed
-from fmcore import velocity as velocities
 from fmcore.atomic import write_file
 from fmcore.checkpoints import check_same
 from fmcore.data.images import ImageData
-from fmcore.experiments import records
+from fmcore.experiments import fitted_source, records
 from fmcore.experiments.configuration import (
-    VELOCITY_LOSSES,
     Configuration,
     flat,
     from_dict,
@@ -36,19 +37,20 @@ from fmcore.experiments.configuration import (
     with_overrides,
     without_place,
 )
+from fmcore.experiments.learned_velocity import as_velocity, build_network, load_weights
 from fmcore.experiments.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.snapshots import Snapshots, keep_weights
 from fmcore.experiments.training_pairs import batch_loss, batch_maker, training_images
-from fmcore.networks.unet import UNet
 from fmcore.solvers import Solution, solve
-from fmcore.sources import Gaussian
-from fmcore.training import derived_seed, train
-from fmcore.velocity import Velocity
+from fmcore.sources import Gaussian, Pruned
+from fmcore.training import train
 
 FILES = (
     "config.json",
     "checkpoint.pt",
     "weights.safetensors",
+    fitted_source.FILE,
+    fitted_source.AXES_FILE,
     "losses.csv",
     "curve.csv",
     "samples.png",
@@ -74,6 +76,8 @@ def train_run(
         settings = configuration.training
         model = build_network(configuration, images.shape).to(distributed.local_device())
         distributed.first(lambda: prepare_folder(configuration, folder, resume, overwrite))
+        distributed.first(lambda: fitted_source.fit_once(configuration, folder, images, train_on))
+        source = fitted_source.of_run(configuration, folder, images, train_on)
         snapshots = Snapshots(folder, configuration.evaluation.curve_every)
         trained = train(
             model,
@@ -83,13 +87,14 @@ def train_run(
             folder / "checkpoint.pt",
             resume=resume,
             progress=progress,
-            prepare=batch_maker(configuration, images),
+            prepare=batch_maker(configuration, images, source),
         )
         lines = [f"{step},{loss:.6g}" for step, loss in enumerate(trained.losses.tolist())]
         record = {
             "experiment": configuration.experiment,
             "configuration": without_place(configuration),
             "environment": records.environment(),
+            "source": {**asdict(configuration.source), "norm_factor": source.factor},
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "training": {
                 "split": "train",
@@ -110,7 +115,7 @@ def train_run(
 
         def leave() -> None:
             snapshots.look()
-            keep_weights(trained.ema.state_dict(), folder / "weights.safetensors")
+            keep_weights(trained.ema.state_dict(), folder / "weights.safetensors", configuration.source)
             write_file(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]).encode())
             records.write_json(folder / "record.json", record)
 
@@ -149,23 +154,6 @@ def prepare_folder(configuration: Configuration, folder: Path, resume: bool, ove
     records.write_json(config, to_dict(configuration))
 
 
-def build_network(configuration: Configuration, shape: tuple[int, int, int]) -> UNet:
-    """The untrained network for images of shape (C, H, W); its weights follow from the training seed."""
-    network = configuration.network
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(derived_seed(configuration.training.seed, "network"))
-        return UNet(
-            shape,
-            channels=network.channels,
-            multipliers=network.multipliers,
-            blocks=network.blocks,
-            attention=network.attention,
-            heads=network.heads,
-            head_channels=network.head_channels,
-            dropout=network.dropout,
-        )
-
-
 class Run:
     """A finished run, loaded from its folder, on the device of this process.
 
@@ -173,8 +161,9 @@ class Run:
         configuration, data, path: what it was trained on.
         training_images: the images of the training split that it saw, whole numbers.
         device: where it computes.
-        velocity: the learned velocity, whatever the network predicts.
-        source: the distribution that samples start from.
+        velocity: the learned velocity on the scale of the data, whatever the network predicts.
+        fitted: the source of the training.
+        source: the distribution that samples start from, on the scale of the data.
 
     Args:
         folder: of the run.
@@ -197,58 +186,61 @@ class Run:
         self.data = load_data(self.configuration)
         self.training_images = training_images(self.configuration, self.data)
         self.path = self.configuration.build_path()
+        self.fitted = fitted_source.of_run(self.configuration, folder, self.data, self.training_images)
         # The variance-exploding path starts from N(0, sigma_max^2 I), not from N(0, I).
-        self.source = Gaussian(self.data.shape, std=self.path.source_scale)
+        plain = self.configuration.source.is_plain
+        self.source = Gaussian(self.data.shape, std=self.path.source_scale) if plain else self.fitted.start()
         self.device = distributed.local_device()
         self.network = build_network(self.configuration, self.data.shape).to(self.device).eval().requires_grad_(False)
-        self.velocity = as_velocity(self.network, self.configuration)
+        self.velocity = self.fitted.velocity(as_velocity(self.network, self.configuration))
         self.use_weights(folder / "weights.safetensors")
 
     def use_weights(self, file: Path) -> None:
         """Load other weights, such as those of a snapshot; raises as the class."""
-        load_weights(self.network, file)
+        load_weights(self.network, file, self.configuration.source)
 
-    def sample(self, n: int, generator: torch.Generator, times: Tensor | None = None) -> Solution:
+    def pruned(self) -> tuple[Any, Pruned]:
+        """The source without directions in which there are no data, as `fmcore.experiments.fitted_source.pruned_start`.
+
+        Raises:
+            ValueError: unless the evaluation has prune_tau and prune_threshold.
+        """
+        tau, threshold = self.configuration.evaluation.prune_tau, self.configuration.evaluation.prune_threshold
+        if tau is None or threshold is None:
+            raise ValueError("nothing says what to prune: set prune_tau and prune_threshold")
+        file, flips = self.folder / fitted_source.AXES_FILE, self.configuration.flips
+        distributed.first(lambda: fitted_source.keep_axes(self.data, self.training_images, flips, tau, file))
+        return fitted_source.pruned_start(self.fitted, threshold, file)
+
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator,
+        times: Tensor | None = None,
+        source: Any = None,
+        euler_steps: int | None = None,
+    ) -> Solution:
         """Follow the flow from n source samples, with the solver of the configuration.
 
-        Times at which to keep the state also become the grid of a fixed-step method, in place of its own.
+        Args:
+            n: number of samples.
+            generator: of the source.
+            times: at which to keep the state; also the grid of a fixed-step method, in place of its own.
+            source: to start from, in place of that of the training.
+            euler_steps: solve by so many Euler steps instead.
         """
         settings = self.configuration.evaluation
+        start = self.source if source is None else source
         return solve(
             self.velocity,
-            self.source.sample(n, generator).to(self.device),
+            start.sample(n, generator).to(self.device),
             t1=self.path.t_max,
-            method=settings.method,
-            steps=settings.solver_steps if times is None else None,
+            method=settings.method if euler_steps is None else "euler",
+            steps=euler_steps or (settings.solver_steps if times is None else None),
             rtol=settings.rtol,
             atol=settings.atol,
             times=times,
         )
-
-
-def as_velocity(network: UNet, configuration: Configuration) -> Velocity:
-    """The velocity that belongs to what the network predicts."""
-    path = configuration.build_path()
-    if configuration.loss in VELOCITY_LOSSES:
-        return network
-    if configuration.loss == "noise_prediction":
-        return velocities.from_noise(network, path)
-    return velocities.from_score(network, path)
-
-
-def load_weights(network: UNet, path: Path) -> None:
-    """Load a safetensors file; raises as `Run`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: the training has not finished; continue it with fmcore train ... --resume"
-        )
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or belongs to another network: {str(error).splitlines()[0]}") from None
 
 
 def check_only_evaluation(trained: Configuration, asked: Configuration) -> None:

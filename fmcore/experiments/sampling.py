@@ -8,7 +8,7 @@ of processes, of which each takes every n-th chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,7 +40,15 @@ def chunks(count: int, size: int, rank: int = 0, processes: int = 1) -> list[tup
     return [(k, slice(k * size, min((k + 1) * size, count))) for k in range(rank, number, processes)]
 
 
-def share(run: Run, count: int, purpose: str, rank: int = 0, processes: int = 1) -> Samples:
+def share(
+    run: Run,
+    count: int,
+    purpose: str,
+    rank: int = 0,
+    processes: int = 1,
+    source: Any = None,
+    euler_steps: int | None = None,
+) -> Samples:
     """The part of `count` samples that one of several processes draws; the rest of both tensors is zero.
 
     Args:
@@ -48,6 +56,7 @@ def share(run: Run, count: int, purpose: str, rank: int = 0, processes: int = 1)
         count: of images, over all processes.
         purpose: names the noise, so that samples for different uses differ.
         rank, processes: which process, of how many.
+        source, euler_steps: other than those of the run, if given.
     """
     settings = run.configuration.evaluation
     images = torch.zeros(count, *run.data.shape, dtype=torch.uint8)
@@ -55,15 +64,17 @@ def share(run: Run, count: int, purpose: str, rank: int = 0, processes: int = 1)
     for number, place in chunks(count, settings.solver_batch, rank, processes):
         # On the CPU, whatever the device: the same noise everywhere.
         generator = torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, f"{purpose} {number}"))
-        solution = run.sample(place.stop - place.start, generator)
+        solution = run.sample(place.stop - place.start, generator, source=source, euler_steps=euler_steps)
         images[place] = to_uint8(solution.x, run.data.levels).cpu()
         nfe[place] = solution.nfe
     return Samples(images, nfe)
 
 
-def samples(run: Run, count: int, purpose: str = "samples") -> Samples:
+def samples(
+    run: Run, count: int, purpose: str = "samples", source: Any = None, euler_steps: int | None = None
+) -> Samples:
     """All samples, in every process; see `share`."""
-    mine = share(run, count, purpose, distributed.rank(), distributed.processes())
+    mine = share(run, count, purpose, distributed.rank(), distributed.processes(), source, euler_steps)
     return Samples(together(mine.images, run.device), together(mine.nfe, run.device))
 
 

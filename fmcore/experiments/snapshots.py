@@ -6,7 +6,9 @@ network trains, so a curve costs the training next to nothing, and it can be mea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from fmcore import distributed
 from fmcore.atomic import write_file
 from fmcore.checkpoints import load_checkpoint
+from fmcore.experiments.source_config import SourceConfig
 
 FOLDER = "snapshots"
 
@@ -66,8 +69,9 @@ def kept_steps(folder: Path) -> dict[int, Path]:
     return {int(file.stem): file for file in files if file.stem.isdigit()}
 
 
-def keep_weights(weights: dict[str, Tensor], file: Path) -> None:
-    """Write weights to a safetensors file, in full or not at all."""
+def keep_weights(weights: dict[str, Tensor], file: Path, source: SourceConfig | None = None) -> None:
+    """Write weights to a safetensors file, in full or not at all, with the source that they were trained from."""
     from safetensors.torch import save
 
-    write_file(file, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
+    about = None if source is None else {"source": json.dumps(asdict(source), sort_keys=True)}
+    write_file(file, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}, about))

@@ -12,6 +12,7 @@ from fmcore import couplings, distributed, losses
 from fmcore.closed_form import draw_bank
 from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments.configuration import Configuration
+from fmcore.experiments.fitted_source import FittedSource
 from fmcore.networks.unet import UNet
 from fmcore.sources import Gaussian
 from fmcore.training import Prepare, derived_seed, random_flips, resident
@@ -32,15 +33,27 @@ def training_images(configuration: Configuration, images: ImageData) -> Tensor:
     return images.train[torch.randperm(len(images.train), generator=generator)[:count]]
 
 
-def batch_maker(configuration: Configuration, images: ImageData) -> Prepare:
-    """Whole-number images to pairs (x0, x1): flips, dequantization noise, source noise, and the coupling."""
+def batch_maker(configuration: Configuration, images: ImageData, source: FittedSource | None = None) -> Prepare:
+    """Whole-number images to pairs (x0, x1): flips, dequantization noise, the source, and the coupling.
+
+    Args:
+        configuration: of the experiment.
+        images: its data set.
+        source: what was fitted to the training images; the standard Gaussian needs nothing.
+
+    Raises:
+        ValueError: if the source of the configuration had to be fitted, and none is given.
+    """
+    if source is None:
+        if not configuration.source.is_plain:
+            raise ValueError(f"distribution={configuration.source.distribution} must be fitted first: pass its source")
+        source = FittedSource(configuration.source, Gaussian(images.shape))
+    drawn = source
     couple = couplings.MinibatchOT() if configuration.coupling == "minibatch_ot" else couplings.independent
-    source = Gaussian(images.shape)
     as_points = point_maker(configuration, images)
 
     def prepare(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        x1 = as_points(batch, generator)
-        return couple(source.sample(len(x1), generator), x1)
+        return drawn.pairs(as_points(batch, generator), couple, generator)
 
     return prepare
 

@@ -8,6 +8,7 @@ Each source has ``sample(n, generator=None, device=None) -> (n, *shape)`` and, w
 | `Gaussian` | any direction alike, length about sqrt(d) |
 | `ChiSphere` | any direction alike, length chi(k) for any k |
 | `VonMisesFisher` | directions near some given ones, length chi(k) |
+| `AroundPoints` | directions near those of the data themselves, length chi(d) |
 | `GaussianMixture` | fitted to data: an approximation of its density |
 | `DCT` | a Gaussian without the frequencies that the data lack |
 | `FlowSource` | the samples of a map of another source, such as a trained flow |
@@ -20,6 +21,7 @@ From `ChiSphere` on they are those of Lee, Kim and Lee 2025, "Is There a Better 
 
 from __future__ import annotations
 
+from fmcore.sources.around import AroundPoints
 from fmcore.sources.cosine_transform import DCT
 from fmcore.sources.gaussian import Gaussian
 from fmcore.sources.mapped import FlowSource
@@ -33,6 +35,7 @@ from fmcore.validation import unknown_name
 __all__ = [
     "DCT",
     "SOURCES",
+    "AroundPoints",
     "ChiSphere",
     "FlowSource",
     "Gaussian",

@@ -40,20 +40,31 @@ def cosine_matrix(side: int = SIDE) -> Tensor:
 
 
 def block_coefficients(images: Tensor) -> Tensor:
-    """DCT of the blocks of images (n, 3, H, W): (n, 3, H / 8, W / 8, 8, 8), channels Y, Cr, Cb, in the same dtype."""
-    n, _, height, width = images.shape
-    turned = torch.einsum("dc,nchw->ndhw", TO_COLOUR_DIFFERENCES.to(images), images)
-    blocks = turned.reshape(n, 3, height // SIDE, SIDE, width // SIDE, SIDE).transpose(3, 4)
+    """DCT of the blocks of images (n, C, H, W): (n, C, H / 8, W / 8, 8, 8), in the same dtype.
+
+    The three channels of colour images become Y, Cr, Cb; the one of grey images is Y already.
+    """
+    n, channels, height, width = images.shape
+    turned = images if channels == 1 else torch.einsum("dc,nchw->ndhw", TO_COLOUR_DIFFERENCES.to(images), images)
+    blocks = turned.reshape(n, channels, height // SIDE, SIDE, width // SIDE, SIDE).transpose(3, 4)
     matrix = cosine_matrix().to(images)
     return matrix @ blocks @ matrix.T
 
 
 def from_block_coefficients(coefficients: Tensor) -> Tensor:
     """The inverse of `block_coefficients`."""
-    n, _, rows, columns, _, _ = coefficients.shape
+    n, channels, rows, columns, _, _ = coefficients.shape
     matrix = cosine_matrix().to(coefficients)
-    blocks = (matrix.T @ coefficients @ matrix).transpose(3, 4).reshape(n, 3, rows * SIDE, columns * SIDE)
+    blocks = (matrix.T @ coefficients @ matrix).transpose(3, 4).reshape(n, channels, rows * SIDE, columns * SIDE)
+    if channels == 1:
+        return blocks
     return torch.einsum("cd,ndhw->nchw", torch.linalg.inv(TO_COLOUR_DIFFERENCES).to(coefficients), blocks)
+
+
+def check_blocks(shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless images of this shape have one or three channels and can be cut into blocks."""
+    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] % SIDE or shape[2] % SIDE:
+        raise ValueError(f"images have shape {shape}: blocks need (3, H, W) or (1, H, W), H and W multiples of {SIDE}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +72,8 @@ class DCT:
     """Gaussian noise of standard deviation 1 without masked frequencies.
 
     Attributes:
-        shape: (3, H, W), H and W multiples of 8.
-        kept: (3, 8, 8) bool, the frequencies of Y, Cr and Cb that stay.
+        shape: (C, H, W), C 3 or 1, H and W multiples of 8.
+        kept: (C, 8, 8) bool, the frequencies of Y, Cr and Cb, or of Y alone, that stay.
         std: standard deviation of unit noise after masking, over all numbers; samples are divided by it.
     """
 
@@ -71,14 +82,12 @@ class DCT:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
-        if len(self.shape) != 3 or self.shape[0] != 3 or self.shape[1] % SIDE or self.shape[2] % SIDE:
-            raise ValueError(
-                f"shape is {self.shape}: blocks need colour images (3, H, W), H and W multiples of {SIDE}."
-            )
-        if self.kept.shape != (3, SIDE, SIDE) or self.kept.dtype != torch.bool or not bool(self.kept.any()):
-            raise ValueError(f"kept must be booleans (3, {SIDE}, {SIDE}), not all of them False.")
+        check_blocks(self.shape)
+        channels = self.shape[0]
+        if self.kept.shape != (channels, SIDE, SIDE) or self.kept.dtype != torch.bool or not bool(self.kept.any()):
+            raise ValueError(f"kept must be booleans ({channels}, {SIDE}, {SIDE}), not all of them False.")
         # Masking is linear: with B the transform of one block, the variance of B^-1 M B noise is that of its rows.
-        unit = torch.eye(3 * SIDE * SIDE, dtype=torch.float64).view(-1, 3, SIDE, SIDE)
+        unit = torch.eye(channels * SIDE * SIDE, dtype=torch.float64).view(-1, channels, SIDE, SIDE)
         object.__setattr__(self, "_std", float(self.masked(unit).square().sum() / len(unit)) ** 0.5)
 
     @property
@@ -88,7 +97,7 @@ class DCT:
 
     @classmethod
     def fit(cls, data: Tensor, strength: str = "weak") -> DCT:
-        """Mask the frequencies that hardly vary over images (n, 3, H, W) in [-1, 1].
+        """Mask the frequencies that hardly vary over images (n, C, H, W) in [-1, 1].
 
         Raises:
             ValueError: for an unknown strength, or images of another kind.
@@ -97,26 +106,26 @@ class DCT:
 
         if strength not in VARIANCE_BELOW:
             raise unknown_name("strength", strength, VARIANCE_BELOW)
-        if data.ndim != 4 or len(data) == 0 or data.shape[1] != 3 or data.shape[2] % SIDE or data.shape[3] % SIDE:
-            raise ValueError(
-                f"data has shape {tuple(data.shape)}: pass colour images (n, 3, H, W), H and W multiples of {SIDE}."
-            )
-        count, total, square = 0, torch.zeros(3, SIDE, SIDE).double(), torch.zeros(3, SIDE, SIDE).double()
+        if data.ndim != 4 or len(data) == 0:
+            raise ValueError(f"data has shape {tuple(data.shape)}: pass images (n, C, H, W), at least one.")
+        check_blocks(tuple(data.shape[1:]))
+        count, total = 0, torch.zeros(data.shape[1], SIDE, SIDE).double()
+        square = torch.zeros_like(total)
         for part in data.split(1000):
-            found = block_coefficients(127.5 * part.double()).transpose(1, 3).flatten(0, 2)  # (blocks, 3, 8, 8)
+            found = block_coefficients(127.5 * part.double()).transpose(1, 3).flatten(0, 2)  # (blocks, C, 8, 8)
             count, total, square = count + len(found), total + found.sum(0), square + found.square().sum(0)
         mean = total / count
         faint = (mean.abs() < MEAN_BELOW) & (square / count - mean.square() < VARIANCE_BELOW[strength])
         return cls(tuple(data.shape[1:]), ~faint)
 
     def masked(self, images: Tensor) -> Tensor:
-        """Images (n, 3, H, W) without the masked frequencies: what training data become."""
+        """Images (n, C, H, W) without the masked frequencies: what training data become."""
         return from_block_coefficients(block_coefficients(images) * self.kept[:, None, None].to(images))
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
-        """Draw n samples, (n, 3, H, W) float32, on the device (by default the generator's)."""
+        """Draw n samples, (n, C, H, W) float32, on the device (by default the generator's)."""
         if device is None and generator is not None:
             device = generator.device
         return self.masked(torch.randn(n, *self.shape, generator=generator, device=device)) / self.std

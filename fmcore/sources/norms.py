@@ -27,19 +27,22 @@ def mean_norm(source: Any, samples: int = 10_000, seed: int = 0) -> float:
     return float(torch.cat([part.flatten(1).double().norm(dim=1) for part in parts]).mean())
 
 
-def alignment_factor(source: Any, data_norm: float) -> float:
+def alignment_factor(source: Any, data_norm: float, source_norm: float | None = None) -> float:
     """E ||x0|| / E ||x1||, by which data are scaled up, or noise down.
 
     Args:
         source: of x0.
         data_norm: mean length of the training data, above 0.
+        source_norm: mean length of the source; `mean_norm` if it is not given.
 
     Raises:
         ValueError: for a length that is not finite and above 0.
     """
     if not 0 < data_norm < math.inf:
         raise ValueError(f"data_norm is {data_norm}: it is the mean length of the training data, finite and above 0.")
-    return mean_norm(source) / data_norm
+    if source_norm is not None and not 0 < source_norm < math.inf:
+        raise ValueError(f"source_norm is {source_norm}: it is the mean length of the source, finite and above 0.")
+    return (mean_norm(source) if source_norm is None else source_norm) / data_norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +52,16 @@ class NormAligned:
     Attributes:
         source: the other source.
         data_norm: mean length of the training data, on the scale that the network sees.
+        source_norm: mean length of the other source; measured, if it is neither given nor known.
     """
 
     source: Any
     data_norm: float
+    source_norm: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_factor", alignment_factor(self.source, self.data_norm))
+        factor = alignment_factor(self.source, self.data_norm, self.source_norm)
+        object.__setattr__(self, "_factor", factor)
 
     @property
     def factor(self) -> float:

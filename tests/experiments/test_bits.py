@@ -10,7 +10,7 @@ from scipy import stats
 
 from fmcore.data import ImageData
 from fmcore.experiments import bits
-from fmcore.experiments.configuration import EvaluationConfig
+from fmcore.experiments.evaluation_config import EvaluationConfig
 from fmcore.sources import Gaussian
 
 CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ from fmcore.experiments import catalog, comparison, runner
 from fmcore.experiments.catalog import lipman2023
 from fmcore.experiments.configuration import with_overrides
 from fmcore.experiments.evaluation import evaluate_run
-from fmcore.experiments.runner import Run, build_network, train_run
+from fmcore.experiments.learned_velocity import build_network
+from fmcore.experiments.runner import Run, train_run
 
 PAPER_SIZES = ["cifar10", "imagenet32", "imagenet64", "imagenet128"]
 ROWS = [name for name in catalog.EXPERIMENTS if name.startswith("lipman2023/")]

@@ -10,7 +10,9 @@ from fmcore.experiments import catalog, comparison, generalization, records, run
 from fmcore.experiments.catalog.bertrand2025 import SIZES
 from fmcore.experiments.configuration import with_overrides, without_place
 from fmcore.experiments.evaluation import evaluate_run
-from fmcore.experiments.runner import Run, batch_loss, batch_maker, build_network, train_run, training_images
+from fmcore.experiments.learned_velocity import build_network
+from fmcore.experiments.runner import Run, train_run
+from fmcore.experiments.training_pairs import batch_loss, batch_maker, training_images
 
 SMALL = ["channels=4", "head_channels=none", "heads=2", "blocks=1", "steps=2", "batch=4", "checkpoint_every=2"]
 SMALL += ["method=euler", "solver_steps=2", "rtol=0.5", "atol=0.5", "set_images=3", "solver_batch=6", "curve_every=0"]

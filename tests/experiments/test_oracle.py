@@ -11,7 +11,7 @@ from fmcore.data import digits
 from fmcore.experiments import catalog, oracle
 from fmcore.experiments.configuration import with_overrides
 from fmcore.experiments.figures import hybrids_figure
-from fmcore.experiments.runner import training_images
+from fmcore.experiments.training_pairs import training_images
 from fmcore.sources import Gaussian
 
 SETTINGS = ["velocity_pairs=40", "velocity_times=0,0.3,0.9", "hybrid_switches=0,0.3,1", "hybrid_images=6"]

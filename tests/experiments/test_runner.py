@@ -38,6 +38,7 @@ def test_a_run_leaves_its_files_and_nothing_else(finished):
         "losses.csv",
         "record.json",
         "samples.png",
+        "source.safetensors",
         "weights.safetensors",
     ]
     lines = (folder / "losses.csv").read_text().splitlines()

@@ -5,8 +5,9 @@ The experiments of a paper are in a file of its name, each at the size of the pa
 
 from __future__ import annotations
 
-from fmcore.experiments.catalog import bertrand2025, lipman2023
-from fmcore.experiments.configuration import Configuration, EvaluationConfig, NetworkConfig
+from fmcore.experiments.catalog import bertrand2025, lee2025, lipman2023
+from fmcore.experiments.configuration import Configuration, NetworkConfig
+from fmcore.experiments.evaluation_config import EvaluationConfig
 from fmcore.training import TrainingConfig
 from fmcore.validation import unknown_name
 
@@ -44,6 +45,7 @@ EXPERIMENTS: dict[str, Configuration] = {
     ),
     **lipman2023.ROWS,
     **bertrand2025.ROWS,
+    **lee2025.ROWS,
 }
 
 

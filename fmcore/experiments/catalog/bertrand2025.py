@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from fmcore.experiments.configuration import Configuration, EvaluationConfig, NetworkConfig
+from fmcore.experiments.configuration import Configuration, NetworkConfig
+from fmcore.experiments.evaluation_config import EvaluationConfig
 from fmcore.training import TrainingConfig
 
 # Figure 4: what the network regresses on.

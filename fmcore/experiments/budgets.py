@@ -1,0 +1,88 @@
+"""Samples for a few Euler steps, from the source of the training and from the pruned one.
+
+Lee et al. 2025 (arXiv 2512.18184) compare sources at 5, 10, 20, 40 and 100 network evaluations. All budgets start from
+the same noise. Pruning (`fmcore.sources.pruned`) changes where samples start and nothing else: it needs no training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fmcore.experiments import records
+from fmcore.experiments.sampling import Samples, samples
+from fmcore.metrics import features
+from fmcore.metrics.features import FeatureSpace
+from fmcore.training import derived_seed
+
+if TYPE_CHECKING:
+    from fmcore.experiments.runner import Run
+
+# Proposals from which the share of kept noise is estimated.
+PROPOSALS = 2000
+
+
+def measured_budgets(run: Run, spaces: list[FeatureSpace], own: Samples, real: Tensor) -> dict[str, Any]:
+    """Frechet distances of generated images to the training split, for each of the budgets of the configuration.
+
+    Args:
+        run: whose flow.
+        spaces: feature spaces; distances are measured in the first.
+        own: samples of the run as it is, which are not drawn again where a budget asks for the same.
+        real: held-out images, as many as a generated set has.
+
+    Returns:
+        "budgets", one entry a start and a number of steps: "start" ("source" or "pruned"), "nfe", "frechet_distance"
+        with its "spread" over generated sets, and "to_held_out"; and "pruning", what was pruned. Nothing without
+        budgets.
+    """
+    settings = run.configuration.evaluation
+    if not settings.budgets:
+        return {}
+    space = spaces[0]
+    reference, held_out = features.train_moments(space, run.data), features.moments(space, real)
+    found: dict[str, Any] = {"budgets": []}
+    starts: dict[str, Any] = {"source": None}
+    if settings.prune_tau is not None:
+        starts["pruned"], pruned = run.pruned()
+        generator = torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, "pruning"))
+        found["pruning"] = {
+            "tau": settings.prune_tau,
+            "threshold": settings.prune_threshold,
+            "rejected_axes": pruned.axes.count,
+            "of_axes": 2 * pruned.axes.axes.shape[1],
+            "share_kept": pruned.share_kept(PROPOSALS, generator),
+            "proposals_a_sample": pruned.sample_counted(100, generator)[1] / 100,
+        }
+    for start, source in starts.items():
+        for steps in settings.budgets:
+            same = source is None and settings.method == "euler" and settings.solver_steps == steps
+            images = own.images if same else samples(run, len(own.images), source=source, euler_steps=steps).images
+            sets = [features.moments(space, part) for part in images.split(len(images) // settings.generated_sets)]
+            distances = torch.tensor([features.distance(one, reference) for one in sets], dtype=torch.float64)
+            others = torch.tensor([features.distance(one, held_out) for one in sets], dtype=torch.float64)
+            measured = records.measurement(distances, "generated sets")
+            found["budgets"].append(
+                {
+                    "start": start,
+                    "nfe": steps,
+                    "feature_space": space.name,
+                    "frechet_distance": measured["value"],
+                    "spread": measured["spread"],
+                    "to_held_out": float(others.mean()),
+                }
+            )
+    return found
+
+
+def source_in_words(run: Run) -> str:
+    """Where the samples of a record start; those of budgets that say so start from the pruned source."""
+    config = run.configuration.source
+    if config.is_plain:
+        return f"Gaussian of standard deviation {run.source.std:g}"
+    named = {name: getattr(config, name) for name in ("masking", "components", "kappa", "tau", "threshold")}
+    numbers = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+    words = config.distribution.replace("_", " ") + (f" ({numbers})" if numbers else "")
+    return words + ("" if config.norm == "none" else f", norms aligned ({config.norm}, factor {run.fitted.factor:.4f})")
