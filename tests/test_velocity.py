@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from fmcore import solvers
-from fmcore.velocity import from_data, from_noise, from_score
+from fmcore.velocity import from_data, from_noise, from_score, scaled_up
 from tests.analytic import FIVE, RECTIFIED, VP, gaussian_flow, seeded
 
 five_cases = pytest.mark.parametrize("case", FIVE, ids=str)
@@ -55,3 +55,17 @@ def test_the_score_leads_to_the_data_and_minus_the_score_away():
     wrong = from_score(lambda x, t: -truth.score(x, t), VP.path)
     away = solvers.solve(wrong, x0, t1=0.9, method="rk4", steps=50).x
     assert (away.std(dim=0) > 10 * truth.std).all()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0375])
+def test_data_scaled_up_are_reached_by_the_same_flow(factor):
+    truth = gaussian_flow(RECTIFIED, (3,))
+    x0 = torch.randn(5, 3, generator=seeded(0), dtype=torch.float64)
+    plain = solvers.solve(truth.velocity, x0, rtol=1e-9, atol=1e-9).x
+    scaled = solvers.solve(scaled_up(truth.velocity, factor), x0, rtol=1e-9, atol=1e-9).x
+    assert_close(scaled, factor * plain, rtol=1e-6, atol=1e-6)
+
+
+def test_a_factor_that_is_no_scale_is_refused():
+    with pytest.raises(ValueError, match="above 0"):
+        scaled_up(lambda x, t: x, 0.0)

@@ -6,15 +6,17 @@ the same noise. Pruning (`fmcore.sources.pruned`) changes where samples start an
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fmcore.experiments import records
-from fmcore.experiments.sampling import Samples, samples
+from fmcore.experiments.sampling import Samples, Variant, samples
 from fmcore.metrics import features
 from fmcore.metrics.features import FeatureSpace
+from fmcore.sources import alignment_factor
 from fmcore.training import derived_seed
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ def measured_budgets(run: Run, spaces: list[FeatureSpace], own: Samples, real: T
         real: held-out images, as many as a generated set has.
 
     Returns:
-        "budgets", one entry a start and a number of steps: "start" ("source" or "pruned"), "nfe", "frechet_distance"
-        with its "spread" over generated sets, and "to_held_out"; and "pruning", what was pruned. Nothing without
-        budgets.
+        "budgets", one entry a start, a grid and a number of steps: "start" ("source" or "pruned"), "steps" ("uniform"
+        or "aligned"), "nfe", "frechet_distance" with its "spread" over generated sets, and "to_held_out"; "pruning",
+        what was pruned; "step_alignment_factor". Nothing without budgets.
     """
     settings = run.configuration.evaluation
     if not settings.budgets:
@@ -56,25 +58,39 @@ def measured_budgets(run: Run, spaces: list[FeatureSpace], own: Samples, real: T
             "share_kept": pruned.share_kept(PROPOSALS, generator),
             "proposals_a_sample": pruned.sample_counted(100, generator)[1] / 100,
         }
-    for start, source in starts.items():
-        for steps in settings.budgets:
-            same = source is None and settings.method == "euler" and settings.solver_steps == steps
-            images = own.images if same else samples(run, len(own.images), source=source, euler_steps=steps).images
-            sets = [features.moments(space, part) for part in images.split(len(images) // settings.generated_sets)]
-            distances = torch.tensor([features.distance(one, reference) for one in sets], dtype=torch.float64)
-            others = torch.tensor([features.distance(one, held_out) for one in sets], dtype=torch.float64)
-            measured = records.measurement(distances, "generated sets")
-            found["budgets"].append(
-                {
-                    "start": start,
-                    "nfe": steps,
-                    "feature_space": space.name,
-                    "frechet_distance": measured["value"],
-                    "spread": measured["spread"],
-                    "to_held_out": float(others.mean()),
-                }
-            )
+    factors = {"uniform": 1.0}
+    if settings.align_steps:
+        factors["aligned"] = factor = alignment(run)
+        found["step_alignment_factor"] = factor
+    for (start, source), (grid, factor), steps in product(starts.items(), factors.items(), settings.budgets):
+        own_solver = settings.method == "euler" and settings.solver_steps == steps
+        if source is None and factor == 1 and own_solver:
+            images = own.images
+        else:
+            images = samples(run, len(own.images), variant=Variant(steps, source, factor)).images
+        sets = [features.moments(space, part) for part in images.split(len(images) // settings.generated_sets)]
+        distances = torch.tensor([features.distance(one, reference) for one in sets], dtype=torch.float64)
+        others = torch.tensor([features.distance(one, held_out) for one in sets], dtype=torch.float64)
+        measured = records.measurement(distances, "generated sets")
+        found["budgets"].append(
+            {
+                "start": start,
+                "steps": grid,
+                "nfe": steps,
+                "feature_space": space.name,
+                "frechet_distance": measured["value"],
+                "spread": measured["spread"],
+                "to_held_out": float(others.mean()),
+            }
+        )
     return found
+
+
+def alignment(run: Run) -> float:
+    """E ||x0|| / E ||x1|| of the source of a run and the images that it was trained on."""
+    parts = run.training_images.split(1000)
+    lengths = torch.cat([run.data.scaled(part).flatten(1).double().norm(dim=1) for part in parts])
+    return alignment_factor(run.fitted.source, float(lengths.mean()))
 
 
 def source_in_words(run: Run) -> str:

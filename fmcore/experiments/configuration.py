@@ -119,6 +119,12 @@ class Configuration:
                 "gaussian or chi_sphere"
             )
 
+        if self.evaluation.align_steps and (self.path != "rectified" or self.source.norm != "none"):
+            raise ValueError(
+                f"align_steps with path={self.path} and norm={self.source.norm}: it stands for norm alignment of a "
+                "straight path that was trained without; use path=rectified and norm=none, or leave it out"
+            )
+
     def _check_source(self) -> None:
         """Raise ValueError for what is known of the standard Gaussian only."""
         says = f"distribution={self.source.distribution} with norm={self.source.norm}"

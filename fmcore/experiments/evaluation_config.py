@@ -40,6 +40,8 @@ class EvaluationConfig:
         prune_tau, prune_threshold: with both, samples of these budgets are drawn a second time, from the source without
             the directions in which there are no data (`fmcore.sources.pruned`). The network stays as it is. Everything
             else that is measured starts from the source of the training.
+        align_steps: draw samples of the budgets once more, with Euler steps that are equal in the time of aligned norms
+            (`fmcore.velocity.scaled_up`). The network stays as it is.
         evaluation_seed: of the samples, the dequantization noise, the probes and the classifier.
     """
 
@@ -69,6 +71,7 @@ class EvaluationConfig:
     budgets: tuple[int, ...] = ()
     prune_tau: float | None = None
     prune_threshold: float | None = None
+    align_steps: bool = False
     evaluation_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -104,6 +107,10 @@ class EvaluationConfig:
         check_pruning(self.prune_tau, self.prune_threshold, "prune_tau", "prune_threshold")
         if self.prune_tau is not None and not self.budgets:
             raise ValueError("prune_tau without budgets: say with how many steps to draw, for example budgets=5,10,20")
+        if self.align_steps and not self.budgets:
+            raise ValueError(
+                "align_steps without budgets: say with how many steps to draw, for example budgets=5,10,20"
+            )
         if not self.rtol > 0 or not self.atol > 0:
             raise ValueError(f"rtol and atol must be above 0, got {self.rtol} and {self.atol}")
         if self.divergence == "exact" and (self.probes, self.probe_repeats) != (1, 1):

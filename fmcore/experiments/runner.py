@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from fmcore import data, distributed
+from fmcore import velocity as velocities
 from fmcore.atomic import write_file
 from fmcore.checkpoints import check_same
 from fmcore.data.images import ImageData
@@ -38,6 +39,7 @@ from fmcore.experiments.configuration import (
     without_place,
 )
 from fmcore.experiments.learned_velocity import as_velocity, build_network, load_weights
+from fmcore.experiments.sampling import Variant
 from fmcore.experiments.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.snapshots import Snapshots, keep_weights
 from fmcore.experiments.training_pairs import batch_loss, batch_maker, training_images
@@ -213,12 +215,7 @@ class Run:
         return fitted_source.pruned_start(self.fitted, threshold, file)
 
     def sample(
-        self,
-        n: int,
-        generator: torch.Generator,
-        times: Tensor | None = None,
-        source: Any = None,
-        euler_steps: int | None = None,
+        self, n: int, generator: torch.Generator, times: Tensor | None = None, variant: Variant | None = None
     ) -> Solution:
         """Follow the flow from n source samples, with the solver of the configuration.
 
@@ -226,17 +223,22 @@ class Run:
             n: number of samples.
             generator: of the source.
             times: at which to keep the state; also the grid of a fixed-step method, in place of its own.
-            source: to start from, in place of that of the training.
-            euler_steps: solve by so many Euler steps instead.
+            variant: other starts and steps.
         """
         settings = self.configuration.evaluation
-        start = self.source if source is None else source
+        start = self.source if variant is None or variant.source is None else variant.source
+        x0 = start.sample(n, generator).to(self.device)
+        if variant is not None:
+            factor = variant.factor
+            velocity = self.velocity if factor == 1 else velocities.scaled_up(self.velocity, factor)
+            found = solve(velocity, x0, t1=self.path.t_max, method="euler", steps=variant.euler_steps)
+            return replace(found, x=found.x / factor)
         return solve(
             self.velocity,
-            start.sample(n, generator).to(self.device),
+            x0,
             t1=self.path.t_max,
-            method=settings.method if euler_steps is None else "euler",
-            steps=euler_steps or (settings.solver_steps if times is None else None),
+            method=settings.method,
+            steps=settings.solver_steps if times is None else None,
             rtol=settings.rtol,
             atol=settings.atol,
             times=times,

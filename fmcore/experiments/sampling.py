@@ -34,6 +34,21 @@ class Samples:
     nfe: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """Samples of a run by so many Euler steps, in place of its own solver.
+
+    Attributes:
+        euler_steps: number of steps.
+        source: to start from, in place of that of the training.
+        factor: steps are equal in the time of data that are scaled up by this factor; 1 for those of the run.
+    """
+
+    euler_steps: int
+    source: Any = None
+    factor: float = 1.0
+
+
 def chunks(count: int, size: int, rank: int = 0, processes: int = 1) -> list[tuple[int, slice]]:
     """The chunks of `count` images that a process works on: the number of each, and its place among the images."""
     number = -(-count // size)
@@ -46,8 +61,7 @@ def share(
     purpose: str,
     rank: int = 0,
     processes: int = 1,
-    source: Any = None,
-    euler_steps: int | None = None,
+    variant: Variant | None = None,
 ) -> Samples:
     """The part of `count` samples that one of several processes draws; the rest of both tensors is zero.
 
@@ -56,7 +70,7 @@ def share(
         count: of images, over all processes.
         purpose: names the noise, so that samples for different uses differ.
         rank, processes: which process, of how many.
-        source, euler_steps: other than those of the run, if given.
+        variant: other starts or steps than those of the run.
     """
     settings = run.configuration.evaluation
     images = torch.zeros(count, *run.data.shape, dtype=torch.uint8)
@@ -64,17 +78,15 @@ def share(
     for number, place in chunks(count, settings.solver_batch, rank, processes):
         # On the CPU, whatever the device: the same noise everywhere.
         generator = torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, f"{purpose} {number}"))
-        solution = run.sample(place.stop - place.start, generator, source=source, euler_steps=euler_steps)
+        solution = run.sample(place.stop - place.start, generator, variant=variant)
         images[place] = to_uint8(solution.x, run.data.levels).cpu()
         nfe[place] = solution.nfe
     return Samples(images, nfe)
 
 
-def samples(
-    run: Run, count: int, purpose: str = "samples", source: Any = None, euler_steps: int | None = None
-) -> Samples:
+def samples(run: Run, count: int, purpose: str = "samples", variant: Variant | None = None) -> Samples:
     """All samples, in every process; see `share`."""
-    mine = share(run, count, purpose, distributed.rank(), distributed.processes(), source, euler_steps)
+    mine = share(run, count, purpose, distributed.rank(), distributed.processes(), variant)
     return Samples(together(mine.images, run.device), together(mine.nfe, run.device))
 
 

@@ -15,6 +15,7 @@ from fmcore.experiments.configuration import with_overrides
 from fmcore.experiments.evaluation import evaluate_run
 from fmcore.experiments.fitted_source import FittedSource
 from fmcore.experiments.runner import Run, train_run
+from fmcore.experiments.sampling import Variant
 from fmcore.experiments.source_config import SourceConfig
 from fmcore.experiments.training_pairs import batch_maker
 from fmcore.solvers import solve
@@ -147,6 +148,8 @@ def test_a_source_fitted_for_something_else_is_refused(tmp_path):
         (["prune_tau=0.1"], "both"),
         (["prune_tau=0.1", "prune_threshold=0.2", "budgets="], "budgets"),
         (["budgets=20,10"], "increasing"),
+        (["align_steps=True", "budgets="], "budgets"),
+        (["align_steps=True", "norm=data_up"], "trained without"),
         (["distribution=mixture", "components=2", "prune_tau=.1", "prune_threshold=.2"], "uniform direction"),
         (["distribution=gausian"], "distribution"),
     ],
@@ -217,6 +220,19 @@ def test_budgets_of_the_run_s_own_solver_are_not_drawn_twice(aligned):
     _, record = aligned
     own = record["values"]["classifier_frechet_distance"]["generated"]["value"]
     assert record["budgets"][0]["frechet_distance"] == own
+
+
+def test_aligned_steps_end_where_uniform_ones_do_when_there_are_many(aligned, tmp_path):
+    row = with_overrides(catalog.by_name("lee2025/digits/independent"), [*TINY, *QUICK, "align_steps=True"])
+    train_run(row, tmp_path / "run", progress=False)
+    run = Run(tmp_path / "run")
+    found = [run.sample(4, seeded(), variant=Variant(200, None, factor)).x for factor in (1.0, 1.25)]
+    few = [run.sample(4, seeded(), variant=Variant(3, None, factor)).x for factor in (1.0, 1.25)]
+    differs = [float((one[0] - one[1]).abs().max()) for one in (found, few)]
+    assert differs[0] < differs[1] / 10  # 3 and 200 steps of a method of first order
+    record = evaluate_run(run)
+    assert math.isclose(record["step_alignment_factor"], 7.97 / 6.376, rel_tol=0.01)
+    assert [one["steps"] for one in record["budgets"]] == ["uniform", "uniform", "aligned", "aligned"] * 2
 
 
 def test_a_kept_network_brings_its_source(aligned, tmp_path):
