@@ -122,7 +122,7 @@ def table(
     Example: fmcore table lipman2023 runs
 
     Args:
-        name: The paper: lipman2023 or bertrand2025.
+        name: The paper: lipman2023, bertrand2025 or lee2025.
         folders: Where to look for records besides data/results, for example runs; later ones win.
     """
     from fmcore.experiments import tables

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmcore.experiments import comparison, generalization
+from fmcore.experiments import comparison, generalization, source_comparison
 from fmcore.experiments.catalog.lipman2023 import SIZES
 from fmcore.experiments.comparison import METHODS, NOTES, TITLES, Row
 from fmcore.experiments.configuration import Configuration, flat, to_dict
@@ -207,4 +207,13 @@ def bertrand2025(folders: Sequence[Path]) -> None:
     show_blocks("Bertrand et al. 2025, figures 1 to 4", generalization.bertrand2025(folders), generalization.NOTES)
 
 
-PAPERS: dict[str, Callable[[Sequence[Path]], None]] = {"lipman2023": lipman2023, "bertrand2025": bertrand2025}
+def lee2025(folders: Sequence[Path]) -> None:
+    """Print the tables of Lee et al. 2025 on images; raises as `source_comparison.lee2025`."""
+    show_blocks("Lee et al. 2025, sources", source_comparison.lee2025(folders), source_comparison.NOTES)
+
+
+PAPERS: dict[str, Callable[[Sequence[Path]], None]] = {
+    "lipman2023": lipman2023,
+    "bertrand2025": bertrand2025,
+    "lee2025": lee2025,
+}
