@@ -92,23 +92,23 @@ def measure(
     run_dir: Annotated[Path | None, arg(metavar="FOLDER")] = None,
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Measure how soon the exact velocity collapses onto single images, without a network; print the values as a table.
+    """Measure what needs no image network: a collapse, or the simulation in the plane; print the values as a table.
 
     Example: fmcore measure bertrand2025/digits/collapse pairs=128
 
     Args:
         name: The measurement; "fmcore list" shows them.
         overrides: Settings that differ from the measurement's; "fmcore list NAME" shows all of them.
-        run_dir: Where record.json and collapse.png are written; runs/NAME unless told otherwise.
+        run_dir: Where record.json and a picture are written; runs/NAME unless told otherwise.
         overwrite: Replace a measurement that is there.
     """
-    from fmcore.experiments import collapse, collapse_report
+    from fmcore.experiments import measurements
     from fmcore.experiments.configuration import with_overrides
 
     folder = run_dir or Path("runs") / name
-    configuration = with_overrides(collapse.by_name(name), overrides)
-    record = collapse_report.measure_run(configuration, folder, overwrite=overwrite)
-    collapse_report.show_values(record)
+    configuration = with_overrides(measurements.by_name(name), overrides)
+    record = measurements.measure_run(configuration, folder, overwrite=overwrite)
+    measurements.show_values(configuration, record)
     print(f"record and picture are in {folder}")
 
 
@@ -122,7 +122,7 @@ def table(
     Example: fmcore table lipman2023 runs
 
     Args:
-        name: The paper: lipman2023, bertrand2025 or lee2025.
+        name: The paper, lipman2023, bertrand2025 or lee2025, or simulation (table 7 of lee2025).
         folders: Where to look for records besides data/results, for example runs; later ones win.
     """
     from fmcore.experiments import tables
@@ -187,18 +187,18 @@ def list_experiments(name: Positional[Annotated[str | None, arg(metavar="[NAME]"
     Args:
         name: The experiment or measurement whose settings to show.
     """
-    from fmcore.experiments import catalog, collapse, collapse_report, tables
+    from fmcore.experiments import catalog, measurements, tables
     from fmcore.validation import unknown_name
 
     if name is None:
         tables.show_experiments(catalog.EXPERIMENTS)
-        collapse_report.show_measurements(collapse.MEASUREMENTS)
-    elif name in collapse.MEASUREMENTS:
-        tables.show_settings(collapse.MEASUREMENTS[name], "measure")
+        measurements.show_all()
+    elif name in measurements.MEASUREMENTS:
+        tables.show_settings(measurements.MEASUREMENTS[name], "measure")
     elif name in catalog.EXPERIMENTS:
         tables.show_settings(catalog.EXPERIMENTS[name])
     else:
-        raise unknown_name("experiment", name, [*catalog.EXPERIMENTS, *collapse.MEASUREMENTS])
+        raise unknown_name("experiment", name, [*catalog.EXPERIMENTS, *measurements.MEASUREMENTS])
 
 
 @app.command

@@ -144,7 +144,7 @@ def test_the_table_shows_a_run_beside_the_paper(tmp_path):
         (["train", "lipman2023/cifar10/fm_ot", "curve_every=7"], "make curve_every a multiple of checkpoint_every"),
         (["evaluate", "runs/digits", "lr=0.5"], "only settings of the evaluation can be changed"),
         (["evaluate", "runs/digits", "draws=0"], "draws must be at least 1"),
-        (["table", "lee"], "unknown table 'lee': choose one of bertrand2025, lipman2023."),
+        (["table", "lee"], "unknown table 'lee': choose one of bertrand2025, lee2025, lipman2023, simulation."),
         (["table", "lipman2023", "nowhere"], "nowhere is no folder"),
         (["train", "digits", "stepz=3"], "unknown field 'stepz': choose one of"),
         (["train", "digits", "steps=x"], "steps=x: "),

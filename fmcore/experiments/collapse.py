@@ -32,7 +32,6 @@ from fmcore.experiments.collapse_curves import cosines, time_of_collapse
 from fmcore.experiments.configuration import EXTRA_FORBIDDEN, without_place
 from fmcore.paths import rectified
 from fmcore.training import derived_seed
-from fmcore.validation import unknown_name
 
 HEIGHTS = {"digits": 8, "cifar10": 32, "imagenet32": 32, "imagenet64": 64, "imagenet128": 128}
 BINS = 40  # of the histograms, over [-1, 1]
@@ -134,17 +133,6 @@ MEASUREMENTS: dict[str, CollapseConfig] = dict(
         _named("imagenet128", sizes=(8, 16, 32, 64, 128)),
     ]
 )
-
-
-def by_name(name: str) -> CollapseConfig:
-    """The configuration of a named measurement.
-
-    Raises:
-        ValueError: on an unknown name; the known ones are listed.
-    """
-    if name not in MEASUREMENTS:
-        raise unknown_name("measurement", name, MEASUREMENTS)
-    return MEASUREMENTS[name]
 
 
 def training_points(configuration: CollapseConfig) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:

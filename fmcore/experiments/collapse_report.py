@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ def measure_run(
     return record
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
+def check_folder(folder: Path, overwrite: bool, files: Sequence[str] = FILES) -> None:
     """Raise FileExistsError if something may be lost in the folder; see `measure_run`."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file: name a folder for the measurement with --run-dir")
@@ -53,7 +53,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise FileExistsError(
             f"{folder} is not empty: add --overwrite to measure anew, or --run-dir to write elsewhere"
         )
-    others = [name for name in found if name.removesuffix(".partial") not in FILES]
+    others = [name for name in found if name.removesuffix(".partial") not in files]
     if others:
         raise FileExistsError(f"{folder} holds other things than a measurement ({others[0]}): choose another --run-dir")
 
@@ -156,17 +156,3 @@ def show_values(record: dict[str, Any]) -> None:
     console.print(values_table(f"{record['experiment']}: what was measured", record["values"], decimals_of_spread=4))
     console.print(f"time of collapse: {about['time_of_collapse_is']}", markup=False)
     console.print(f"mean cosine: {about['mean_cosine_at_is']}", markup=False)
-
-
-def show_measurements(measurements: Mapping[str, CollapseConfig]) -> None:
-    """Print one line a measurement."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="measurements, without a network: fmcore measure NAME", title_justify="left")
-    for title in ("name", "data", "sizes", "pairs", "times"):
-        table.add_column(title)
-    for name, one in measurements.items():
-        sizes = ", ".join(map(str, one.sizes)) or "the plane"
-        table.add_row(name, one.data, sizes, str(one.pairs), str(one.times))
-    Console().print(table)

@@ -212,8 +212,16 @@ def lee2025(folders: Sequence[Path]) -> None:
     show_blocks("Lee et al. 2025, sources", source_comparison.lee2025(folders), source_comparison.NOTES)
 
 
+def simulation(folders: Sequence[Path]) -> None:
+    """Print Table 7 of Lee et al. 2025; raises as `simulation_report.simulation`."""
+    from fmcore.experiments import simulation_report
+
+    show_blocks("Lee et al. 2025, table 7", simulation_report.simulation(folders), simulation_report.NOTES)
+
+
 PAPERS: dict[str, Callable[[Sequence[Path]], None]] = {
     "lipman2023": lipman2023,
     "bertrand2025": bertrand2025,
     "lee2025": lee2025,
+    "simulation": simulation,
 }

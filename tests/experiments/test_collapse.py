@@ -16,10 +16,11 @@ from fmcore import cli, data
 from fmcore.closed_form import EmpiricalVelocity
 from fmcore.data.images import ImageData
 from fmcore.experiments import collapse, collapse_curves
-from fmcore.experiments.collapse import MEASUREMENTS, CollapseConfig, by_name, measure
+from fmcore.experiments.collapse import MEASUREMENTS, CollapseConfig, measure
 from fmcore.experiments.collapse_curves import cosines, lasting_from, time_of_collapse
 from fmcore.experiments.collapse_report import collapse_figure
 from fmcore.experiments.configuration import with_overrides
+from fmcore.experiments.measurements import by_name
 
 NAME = "bertrand2025/digits/collapse"
 QUICK = ["images=200", "pairs=64", "times=20", "shown=0.05,0.5,0.95"]

@@ -1,0 +1,65 @@
+"""What `fmcore measure NAME` measures. No image network is trained for any of them.
+
+bertrand2025/DATA/collapse       how soon the exact velocity becomes that of one image (figure 1)
+lee2025/simulation/SETTING       ten ways to start a flow in the plane (table 7)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fmcore.experiments import collapse, collapse_report, simulation_report
+from fmcore.experiments.collapse import CollapseConfig
+from fmcore.experiments.simulation_report import SimulationConfig
+from fmcore.validation import unknown_name
+
+MeasurementConfig: TypeAlias = CollapseConfig | SimulationConfig
+MEASUREMENTS: dict[str, MeasurementConfig] = {**collapse.MEASUREMENTS, **simulation_report.MEASUREMENTS}
+
+
+def by_name(name: str) -> MeasurementConfig:
+    """The configuration of a named measurement.
+
+    Raises:
+        ValueError: on an unknown name; the known ones are listed.
+    """
+    if name not in MEASUREMENTS:
+        raise unknown_name("measurement", name, MEASUREMENTS)
+    return MEASUREMENTS[name]
+
+
+def measure_run(configuration: MeasurementConfig, folder: Path, overwrite: bool = False) -> dict[str, Any]:
+    """Measure and leave record and picture in the folder.
+
+    Raises:
+        FileExistsError: if something there would be lost.
+        ValueError, OSError: if the data are not there, or are fewer than asked for.
+    """
+    if isinstance(configuration, SimulationConfig):
+        return simulation_report.measure_run(configuration, folder, overwrite)
+    return collapse_report.measure_run(configuration, folder, overwrite)
+
+
+def show_values(configuration: MeasurementConfig, record: dict[str, Any]) -> None:
+    """Print what was measured."""
+    shown = simulation_report if isinstance(configuration, SimulationConfig) else collapse_report
+    shown.show_values(record)
+
+
+def show_all() -> None:
+    """Print one line a measurement."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="measurements, without an image network: fmcore measure NAME", title_justify="left")
+    for title in ("name", "data", "what"):
+        table.add_column(title)
+    for name, one in MEASUREMENTS.items():
+        if isinstance(one, SimulationConfig):
+            row = ("three directions", f"{one.runs} runs of {one.steps:,} steps")
+        else:
+            sizes = ", ".join(map(str, one.sizes)) or "the plane"
+            row = (one.data, f"sizes {sizes}; {one.pairs} pairs at {one.times} times")
+        table.add_row(name, *row)
+    Console().print(table)
