@@ -136,17 +136,23 @@ def table(
 @app.command
 def sample(
     run: Positional[Folder],
+    overrides: Positional[Annotated[tuple[str, ...], arg(metavar="[FIELD=VALUE ...]")]] = (),
     n: Annotated[int, arg(metavar="N")] = 64,
     out: Annotated[Path, arg(metavar="FILE")] = Path("samples.png"),
     seed: Annotated[int, arg(metavar="N")] = 0,
+    pruned: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Draw new images from a finished run.
 
+    Example: fmcore sample runs/lee2025/digits/ot --pruned
+
     Args:
         run: The folder of the run, for example runs/digits.
+        overrides: Settings of the evaluation that differ from the run's.
         n: How many images.
         out: The picture to write; its ending chooses the format.
         seed: Seed of the noise that the images start from.
+        pruned: Start without the directions in which there are no data, by prune_tau and prune_threshold.
     """
     import torch
 
@@ -156,8 +162,9 @@ def sample(
 
     if n < 1:
         raise ValueError(f"--n must be at least 1, got {n}")
-    loaded = Run(run)
-    solution = loaded.sample(n, torch.Generator().manual_seed(seed))
+    loaded = Run(run, overrides)
+    start = loaded.pruned()[0] if pruned else None
+    solution = loaded.sample(n, torch.Generator().manual_seed(seed), source=start)
     save_grid(to_uint8(solution.x.cpu(), loaded.data.levels), out, loaded.data.levels)
     print(f"wrote {n} images to {out} (NFE {solution.nfe})")
 

@@ -67,7 +67,7 @@ def measured_budgets(run: Run, spaces: list[FeatureSpace], own: Samples, real: T
         if source is None and factor == 1 and own_solver:
             images = own.images
         else:
-            images = samples(run, len(own.images), variant=Variant(steps, source, factor)).images
+            images = samples(run, len(own.images), source=source, variant=Variant(steps, factor)).images
         sets = [features.moments(space, part) for part in images.split(len(images) // settings.generated_sets)]
         distances = torch.tensor([features.distance(one, reference) for one in sets], dtype=torch.float64)
         others = torch.tensor([features.distance(one, held_out) for one in sets], dtype=torch.float64)

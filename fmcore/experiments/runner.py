@@ -215,7 +215,12 @@ class Run:
         return fitted_source.pruned_start(self.fitted, threshold, file)
 
     def sample(
-        self, n: int, generator: torch.Generator, times: Tensor | None = None, variant: Variant | None = None
+        self,
+        n: int,
+        generator: torch.Generator,
+        times: Tensor | None = None,
+        source: Any = None,
+        variant: Variant | None = None,
     ) -> Solution:
         """Follow the flow from n source samples, with the solver of the configuration.
 
@@ -223,11 +228,11 @@ class Run:
             n: number of samples.
             generator: of the source.
             times: at which to keep the state; also the grid of a fixed-step method, in place of its own.
-            variant: other starts and steps.
+            source: to start from, in place of that of the training.
+            variant: other steps.
         """
         settings = self.configuration.evaluation
-        start = self.source if variant is None or variant.source is None else variant.source
-        x0 = start.sample(n, generator).to(self.device)
+        x0 = (self.source if source is None else source).sample(n, generator).to(self.device)
         if variant is not None:
             factor = variant.factor
             velocity = self.velocity if factor == 1 else velocities.scaled_up(self.velocity, factor)

@@ -40,12 +40,10 @@ class Variant:
 
     Attributes:
         euler_steps: number of steps.
-        source: to start from, in place of that of the training.
         factor: steps are equal in the time of data that are scaled up by this factor; 1 for those of the run.
     """
 
     euler_steps: int
-    source: Any = None
     factor: float = 1.0
 
 
@@ -61,6 +59,7 @@ def share(
     purpose: str,
     rank: int = 0,
     processes: int = 1,
+    source: Any = None,
     variant: Variant | None = None,
 ) -> Samples:
     """The part of `count` samples that one of several processes draws; the rest of both tensors is zero.
@@ -70,7 +69,7 @@ def share(
         count: of images, over all processes.
         purpose: names the noise, so that samples for different uses differ.
         rank, processes: which process, of how many.
-        variant: other starts or steps than those of the run.
+        source, variant: other starts and steps than those of the run.
     """
     settings = run.configuration.evaluation
     images = torch.zeros(count, *run.data.shape, dtype=torch.uint8)
@@ -78,15 +77,17 @@ def share(
     for number, place in chunks(count, settings.solver_batch, rank, processes):
         # On the CPU, whatever the device: the same noise everywhere.
         generator = torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, f"{purpose} {number}"))
-        solution = run.sample(place.stop - place.start, generator, variant=variant)
+        solution = run.sample(place.stop - place.start, generator, source=source, variant=variant)
         images[place] = to_uint8(solution.x, run.data.levels).cpu()
         nfe[place] = solution.nfe
     return Samples(images, nfe)
 
 
-def samples(run: Run, count: int, purpose: str = "samples", variant: Variant | None = None) -> Samples:
+def samples(
+    run: Run, count: int, purpose: str = "samples", source: Any = None, variant: Variant | None = None
+) -> Samples:
     """All samples, in every process; see `share`."""
-    mine = share(run, count, purpose, distributed.rank(), distributed.processes(), variant)
+    mine = share(run, count, purpose, distributed.rank(), distributed.processes(), source, variant)
     return Samples(together(mine.images, run.device), together(mine.nfe, run.device))
 
 

@@ -216,6 +216,16 @@ def test_pruned_starts_have_no_direction_near_a_rejected_axis(aligned):
         Run(folder, ["prune_tau=none", "prune_threshold=none"]).pruned()
 
 
+def test_pictures_are_drawn_from_pruned_starts_if_asked_for(aligned, tmp_path, capsys):
+    folder, _ = aligned
+    for name, flags in {"plain": [], "pruned": ["--pruned"]}.items():
+        main(["sample", str(folder), "--n", "4", "--out", str(tmp_path / f"{name}.png"), *flags])
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "pruned.png").read_bytes()
+    with pytest.raises(SystemExit):
+        main(["sample", str(folder), "prune_tau=none", "prune_threshold=none", "--pruned"])
+    assert "set prune_tau and prune_threshold" in capsys.readouterr().err
+
+
 def test_budgets_of_the_run_s_own_solver_are_not_drawn_twice(aligned):
     _, record = aligned
     own = record["values"]["classifier_frechet_distance"]["generated"]["value"]
@@ -226,8 +236,8 @@ def test_aligned_steps_end_where_uniform_ones_do_when_there_are_many(aligned, tm
     row = with_overrides(catalog.by_name("lee2025/digits/independent"), [*TINY, *QUICK, "align_steps=True"])
     train_run(row, tmp_path / "run", progress=False)
     run = Run(tmp_path / "run")
-    found = [run.sample(4, seeded(), variant=Variant(200, None, factor)).x for factor in (1.0, 1.25)]
-    few = [run.sample(4, seeded(), variant=Variant(3, None, factor)).x for factor in (1.0, 1.25)]
+    found = [run.sample(4, seeded(), variant=Variant(200, factor)).x for factor in (1.0, 1.25)]
+    few = [run.sample(4, seeded(), variant=Variant(3, factor)).x for factor in (1.0, 1.25)]
     differs = [float((one[0] - one[1]).abs().max()) for one in (found, few)]
     assert differs[0] < differs[1] / 10  # 3 and 200 steps of a method of first order
     record = evaluate_run(run)
