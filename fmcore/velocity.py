@@ -45,8 +45,8 @@ def scaled_up(velocity: Velocity, factor: float) -> Velocity:
         dy/ds = (c - 1) y / a + (c / a) v(y / a, t).
 
     Both flows lead from x0 to the same place, up to the factor c. What differs are the steps of a solver: equal ones in
-    s are short in t near the data if c is above 1. Norm alignment by c (Lee et al. 2025, arXiv 2512.18184) is that, and
-    in training another weight of the times.
+    s are short in t near the data if c is above 1. Norm alignment by c (Lee et al. 2025, arXiv 2512.18184) is that. Its
+    expected loss is c times that of the other path for every velocity: only the draws of the times differ.
 
     Args:
         velocity: of x_t = (1 - t) x0 + t x1.

@@ -74,10 +74,6 @@ def test_density_of_the_angle(attempt, words):
     names("log_density_of_angle", attempt, words)
 
 
-def test_verdict():
-    names("verdict", "good", "hardly ever draws where the density is")
-
-
 def kappa_of(r, d):
     return r * (d - r**2) / (1 - r**2)
 
@@ -162,7 +158,7 @@ def test_weights_of_disagreement(weigh, words):
     [
         (lambda points, x, t: x - t * points, "must be divided by 1 - t"),
         (lambda points, x, t: points, "taken at the data points"),
-        (lambda points, x, t: x.expand_as(points), "taken at x"),
+        (lambda points, x, t: x.expand_as(points), "every data point counts the same"),
     ],
 )
 def test_starts_of_disagreement(starts, words):
