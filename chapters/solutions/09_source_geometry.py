@@ -51,6 +51,7 @@ def log_gauss(r, d):
     return -d / 2 * math.log(2 * math.pi) - r.square() / 2
 
 
+# %% tags=["check"]
 mistakes = {
     "that is the density of a point; multiply by the area of the sphere, which adds its logarithm": log_gauss,
     "that is the density; its logarithm is asked": lambda r, d: reference_length(r, d).exp(),
@@ -70,6 +71,8 @@ mistakes = {
     "the exponent is -r^2/2, not -r^2": lambda r, d: reference_length(r, d) - r.square() / 2,
     "the exponential e^(-r^2/2) is missing": lambda r, d: reference_length(r, d) + r.square() / 2,
 }
+
+# %% tags=["check"]
 length_cases = [(math.sqrt(d) + torch.linspace(-1, 2, 5, dtype=torch.float64), d) for d in (2, 3, 64, 3072)]
 checks.compare("log_length_density", log_length_density, reference_length, length_cases, mistakes)
 
@@ -101,6 +104,7 @@ def lengths(x):
     return torch.linalg.vector_norm(x, dim=(1, 2, 3))
 
 
+# %% tags=["check"]
 mistakes = {
     "that is the inner product; divide by both lengths": inner,
     "the length of the noise does not divide yet": lambda images, noise: inner(images, noise) / lengths(images),
@@ -121,6 +125,8 @@ mistakes = {
         torch.cosine_similarity(images, noise, dim=3).mean(dim=(1, 2))
     ),
 }
+
+# %% tags=["check"]
 angle_cases = [
     (torch.randn(4, 1, 3, 3, generator=generator) + 0.7, 2 * torch.randn(4, 1, 3, 3, generator=generator) + 0.3),
     (3 * torch.rand(5, 3, 2, 4, generator=generator), torch.randn(5, 3, 2, 4, generator=generator)),
@@ -162,6 +168,7 @@ def with_counts(source, data, modes):
     return (q * len(source) - p * len(data)).clamp(min=0).sum()
 
 
+# %% tags=["check"]
 mistakes = {
     "that is the share that can stay; the rest must cross": with_shares(lambda q, p: torch.minimum(q, p).sum()),
     "numbers of points are subtracted; divide by n and m first": with_counts,
@@ -176,6 +183,8 @@ mistakes = {
     ),
     "the mean over modes is taken; the surpluses add up": with_shares(lambda q, p: (q - p).clamp(min=0).mean()),
 }
+
+# %% tags=["check"]
 cross_cases = [
     (torch.tensor([0, 0, 0, 1, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 1, 1, 2, 2, 3, 3, 3]), 4),
     (torch.tensor([0, 0, 1, 1]), torch.tensor([2, 2, 2, 1, 0, 1]), 3),
@@ -223,6 +232,8 @@ mistakes = {
     "the second number is the first checkpoint; the last is asked": two(of_each, lambda v: v[:, 0].mean()),
     "the two numbers are in the other order: best first": two(end, of_each),
 }
+
+# %% tags=["check"]
 best_cases = [
     (0.3 + 0.1 * torch.randn(runs, count, generator=generator),) for runs, count in ((4, 10), (10, 5), (3, 3))
 ]
@@ -254,5 +265,7 @@ mistakes = {
     "std is a standard deviation already; take no square root": lambda mean, std: mean - 1.54 * std**0.5,
     "std is a standard deviation, not to be squared": lambda mean, std: mean - 1.54 * std**2,
 }
+
+# %% tags=["check"]
 ten_cases = [(torch.tensor(0.30), torch.tensor(0.05)), (torch.tensor(1.0), torch.tensor(0.3))]
 checks.compare("smallest_of_ten", smallest_of_ten, lambda mean, std: mean - 1.54 * std, ten_cases, mistakes)

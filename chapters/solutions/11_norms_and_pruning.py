@@ -113,6 +113,7 @@ mistakes = {
 }
 
 
+# %% tags=["check"]
 def turn(x, t):
     return torch.stack([-x[:, 1], torch.sin(x[:, 0])], dim=1) * (1 + t[:, None])
 
@@ -159,6 +160,7 @@ def columns(plus, minus):
     return torch.stack([plus, minus], dim=1)
 
 
+# %% tags=["check"]
 mistakes = {
     "the points are not divided by their lengths: these are products, not cosines": by_rule(
         lambda p, tau: columns(p.amax(0) <= tau, -p.amin(0) <= tau), unit=False
@@ -258,6 +260,8 @@ mistakes = {
         (m > 0) * reference_acceptance(m, u, b, F)
     ),
 }
+
+# %% tags=["check"]
 acceptance_cases = []
 for threshold, bound in ((0.4, 0.7), (0.6, 1.2), (0.25, 0.5)):
     m = 1.6 * torch.rand(12, generator=generator) * threshold

@@ -503,7 +503,9 @@ rejected = axes_of_digits.count
 hand_worst = ((many.flatten(1).double() @ by_hand_ends.T) / many.flatten(1).double().norm(dim=1, keepdim=True)).amax(1)
 gap_share = abs(float((hand_worst > 0.25).double().mean() - (worst > 0.25).double().mean()))
 assert len(by_hand_ends) == rejected, (len(by_hand_ends), rejected)
-print(f"tau = {TAU}: {rejected} of 128 ends are rejected; share of noise rejected, by hand less fmcore: {gap_share:.4f}")
+print(
+    f"tau = {TAU}: {rejected} of 128 ends are rejected; share of noise rejected, by hand less fmcore: {gap_share:.4f}"
+)
 unseen = axes_of_digits.largest_cosine(digits.scaled(digits.held_out))
 unseen_above = {u: float((unseen > u).float().mean()) for u in (0.1, 0.25)}
 print(
