@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from fmcore import closed_form as closed_form
     from fmcore import couplings as couplings
     from fmcore import data as data
-    from fmcore import ensemble as ensemble
     from fmcore import guidance as guidance
     from fmcore import likelihood as likelihood
     from fmcore import losses as losses
@@ -33,7 +32,6 @@ __all__ = [
     "closed_form",
     "couplings",
     "data",
-    "ensemble",
     "guidance",
     "likelihood",
     "losses",

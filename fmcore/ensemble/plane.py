@@ -63,39 +63,24 @@ def counts_of(n: int, shares: Sequence[float]) -> list[int]:
     return counts
 
 
-def floored_counts(n: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to the shares that add up to n: rounded down, and the first ones get one more.
-
-    The numbers of the released code: of 10 points in shares .05, .3, .65 there are 1, 3, 6.
-    """
-    total = sum(shares)
-    counts = [math.floor(n * share / total) for share in shares]
-    left = n - sum(counts)
-    return [count + (k < left) for k, count in enumerate(counts)]
-
-
 @dataclass(frozen=True, eq=False)
 class Arcs:
     """A directional source: a direction by its share, an angle uniform in the arc around it, a length chi(3072).
 
     The angles are those of the ring whose cosine with the direction is at least ``cosine``: .9 (26 degrees to either
-    side) and .98 (11 degrees) in the paper. Every point draws its direction independently of the others, unless there
-    is a group.
+    side) and .98 (11 degrees) in the paper. Every point is drawn independently of the others.
 
     Attributes:
         cosine: from -1 (the whole ring around each direction) to 1 (the directions themselves).
         angles: of the directions.
         shares: how often each is chosen, at least 0.
         dof: degrees of freedom of the length.
-        group: every so many points in a row have the same number in each direction, see `floored_counts`; the released
-            code takes a batch for it. None: every point chooses by itself.
     """
 
     cosine: float
     angles: tuple[float, ...] = ANGLES
     shares: tuple[float, ...] = SHARES
     dof: int = SOURCE_DOF
-    group: int | None = None
     radius: Tabulated = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,8 +91,6 @@ class Arcs:
             raise ValueError(
                 f"there are {len(self.shares)} shares and {len(self.angles)} angles: give one a direction."
             )
-        if self.group is not None and self.group < 1:
-            raise ValueError(f"group is {self.group}: it is a number of points, at least 1, or None.")
         object.__setattr__(self, "radius", chi(self.dof))
 
     @property
@@ -126,14 +109,9 @@ class Arcs:
         """Draw n samples, (n, 2) float32, on the device (by default the generator's)."""
         if device is None and generator is not None:
             device = generator.device
+        ends = torch.tensor(self.shares, dtype=torch.float64, device=device).cumsum(0)
         drawn = torch.rand(3, n, generator=generator, device=device, dtype=torch.float64)
-        if self.group is None:
-            ends = torch.tensor(self.shares, dtype=torch.float64, device=device).cumsum(0)
-            chosen = torch.searchsorted(ends, drawn[0] * ends[-1], right=True).clamp(max=len(ends) - 1)
-        else:
-            counts = torch.tensor(floored_counts(self.group, self.shares), device=device)
-            one = torch.arange(len(counts), device=device).repeat_interleave(counts)
-            chosen = one.repeat(-(-n // self.group))[:n]
+        chosen = torch.searchsorted(ends, drawn[0] * ends[-1], right=True).clamp(max=len(ends) - 1)
         middle = torch.tensor(self.angles, dtype=torch.float64, device=device)[chosen]
         return at_angles(middle + math.acos(self.cosine) * (2 * drawn[1] - 1), self.radius.inverse(drawn[2]))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from threading import Event, Lock
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fmcore.ensemble.networks import Ensemble
-from fmcore.ensemble.pairing import WORTH_PRICES, data_prices, pair
+from fmcore.ensemble.pairing import pair
 from fmcore.training.batches import derived_seed
 
 # Samples that a member draws at once, for several steps.
@@ -26,8 +25,6 @@ DRAWN = 4096
 # Most members trained at once. With fewer, starting operations takes a larger part of the time; with more, weights,
 # gradients and moments leave the cache.
 GROUP = 50
-# Sets of points that prices of the data are averaged over.
-PRICED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +42,6 @@ class Member:
     data: Tensor
     seed: int
     transport: bool = False
-
-    @cached_property
-    def prices(self) -> Tensor:
-        """Prices (n,) of the data under transport from as many points, which make pairing all of them faster."""
-        generator, n = torch.Generator().manual_seed(derived_seed(self.seed, "prices")), len(self.data)
-        x0 = torch.stack([self.source.sample(n, generator) for _ in range(PRICED)])
-        return data_prices(x0, self.data)
 
 
 def steps_at_once(batch: int) -> int:
@@ -74,13 +64,10 @@ def draw_batches(member: Member, block: int, batch: int) -> tuple[Tensor, Tensor
     generator = torch.Generator().manual_seed(derived_seed(member.seed, f"block {block}"))
     whole = n // batch
     epochs = [torch.randperm(n, generator=generator)[: whole * batch] for _ in range(-(-steps // whole))]
-    drawn = torch.cat(epochs)[: steps * batch].view(steps, batch)
-    x1 = member.data[drawn]
+    x1 = member.data[torch.cat(epochs)[: steps * batch]].view(steps, batch, -1)
     x0 = member.source.sample(steps * batch, generator).view_as(x1)
     t = torch.rand(steps, batch, generator=generator)
-    if member.transport:
-        x0 = pair(x0, x1, member.prices[drawn] if batch == n >= WORTH_PRICES else None)
-    return x0, x1, t
+    return (pair(x0, x1) if member.transport else x0), x1, t
 
 
 def train(

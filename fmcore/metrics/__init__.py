@@ -1,13 +1,6 @@
 """How close generated samples are to data, and learned velocities to exact ones."""
 
 from fmcore.metrics.classifier import Classifier, kept_classifier, train_classifier
-from fmcore.metrics.coverage import (
-    covered_share,
-    distances_to_data,
-    mode_divergence,
-    normalized_wasserstein,
-    wasserstein_given_shares,
-)
 from fmcore.metrics.frechet import frechet_distance
 from fmcore.metrics.memorization import Nearest, nearest_training_images
 from fmcore.metrics.two_sample import energy_distance, mmd, wasserstein2
@@ -17,17 +10,12 @@ __all__ = [
     "Classifier",
     "Nearest",
     "cosine_to_conditional",
-    "covered_share",
-    "distances_to_data",
     "energy_distance",
     "failure_to_learn",
     "frechet_distance",
     "kept_classifier",
     "mmd",
-    "mode_divergence",
     "nearest_training_images",
-    "normalized_wasserstein",
     "train_classifier",
     "wasserstein2",
-    "wasserstein_given_shares",
 ]
