@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,26 +35,12 @@ def measure_run(
         FileExistsError: if the folder is not empty, unless it holds such files alone and overwrite was asked for.
         ValueError, OSError: as `fmcore.experiments.collapse.training_points`.
     """
-    check_folder(folder, overwrite)
+    records.check_folder(folder, overwrite, FILES)
     record = measure(configuration, progress)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(folder / "record.json", record)
     save(collapse_figure(record), folder / "collapse.png")
     return record
-
-
-def check_folder(folder: Path, overwrite: bool, files: Sequence[str] = FILES) -> None:
-    """Raise FileExistsError if something may be lost in the folder; see `measure_run`."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: name a folder for the measurement with --run-dir")
-    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if found and not overwrite:
-        raise FileExistsError(
-            f"{folder} is not empty: add --overwrite to measure anew, or --run-dir to write elsewhere"
-        )
-    others = [name for name in found if name.removesuffix(".partial") not in files]
-    if others:
-        raise FileExistsError(f"{folder} holds other things than a measurement ({others[0]}): choose another --run-dir")
 
 
 def collapse_figure(record: dict[str, Any]) -> Figure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,13 @@ class FittedSource:
         config: what it was asked for.
         source: of x0, before norm alignment.
         norms: E ||x0|| and E ||x1||, of which norm alignment makes one from the other; None without.
+        path_scale: by which the path multiplies x0 at t = 0 (`AffinePath.source_scale`).
     """
 
     config: SourceConfig
     source: Any
     norms: tuple[float, float] | None = None
+    path_scale: float = 1.0
 
     @property
     def factor(self) -> float:
@@ -72,9 +74,16 @@ class FittedSource:
         factor = self.factor
         return lambda x, t: network(factor * x, t) / factor
 
+    @property
+    def at_start(self) -> Any:
+        """The distribution of x_t at t = 0: the variance-exploding path starts from N(0, sigma_max^2 I)."""
+        if isinstance(self.source, sources.Gaussian):
+            return replace(self.source, std=self.source.std * self.path_scale)
+        return self.source
+
     def start(self, source: Any = None) -> Any:
-        """The source on the scale of the data; ``source`` in place of the own one, if it is given."""
-        chosen = self.source if source is None else source
+        """`at_start` on the scale of the data; ``source`` in its place, if it is given."""
+        chosen = self.at_start if source is None else source
         return chosen if self.norms is None else sources.NormAligned(chosen, self.norms[1], self.norms[0])
 
 
@@ -103,9 +112,11 @@ def _fit(config: SourceConfig, data: ImageData, images: Tensor, flips: bool, see
         return torch.cat([scaled, scaled.flip(-1)]) if flips else scaled
 
     if config.distribution == "dct":
-        return {"kept": sources.DCT.fit(data.scaled(images), config.masking or "weak").kept}
+        assert config.masking is not None  # checked by the configuration, as all that a source needs
+        return {"kept": sources.DCT.fit(data.scaled(images), config.masking).kept}
     if config.distribution == "mixture":
-        made = sources.GaussianMixture.fit(points(), config.components or 1, seed=seed % 2**32)
+        assert config.components is not None
+        made = sources.GaussianMixture.fit(points(), config.components, seed=seed % 2**32)
         numbers = torch.tensor([made.shift, made.scale], dtype=torch.float64)
         return {"weights": made.weights, "means": made.means, "factors": made.factors, "standardized": numbers}
     if config.distribution == "von_mises_fisher" and config.components is not None:
@@ -115,21 +126,23 @@ def _fit(config: SourceConfig, data: ImageData, images: Tensor, flips: bool, see
         assert config.tau is not None
         return axes_tensors(sources.pruning_axes(images, config.tau, flips, data.scaled))
     if config.distribution == "flow":
+        assert config.flow_steps is not None
         network = _flow_network(config, data.shape, seed)
 
         def draw(n: int, generator: torch.Generator) -> Tensor:
             rows = torch.randint(len(images), (n,), generator=generator)
             return dequantize(images[rows], data.levels, generator)
 
-        fit_flow(network, sources.Gaussian(data.shape), draw, config.flow_steps or 1, seed=seed)
+        fit_flow(network, sources.Gaussian(data.shape), draw, config.flow_steps, seed=seed)
         return {name: value.detach() for name, value in network.state_dict().items()}
     return {}
 
 
 def _flow_network(config: SourceConfig, shape: tuple[int, ...], seed: int = 0) -> ConcatSquashNet:
+    assert config.flow_width is not None
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(derived_seed(seed, "flow"))
-        return ConcatSquashNet(shape[0], config.flow_width or 1)
+        return ConcatSquashNet(shape[0], config.flow_width)
 
 
 def build(
@@ -138,13 +151,14 @@ def build(
     fitted: dict[str, Tensor],
     images: Tensor,
     scaled: Callable[[Tensor], Tensor],
+    path_scale: float = 1.0,
 ) -> FittedSource:
     """The source from what was fitted; images (whole numbers) and scaled are for the oracle, which knows them all."""
     source = _build(config, shape, fitted, images, scaled)
     if config.norm == "none":
-        return FittedSource(config, source)
+        return FittedSource(config, source, path_scale=path_scale)
     of_source, of_data = fitted["norms"].tolist()
-    return FittedSource(config, source, (of_source, of_data))
+    return FittedSource(config, source, (of_source, of_data), path_scale)
 
 
 def _build(
@@ -245,7 +259,8 @@ def of_run(configuration: Configuration, folder: Path, images: ImageData, train_
     found = kept(asdict(configuration.source), file)
     if found is None and not configuration.source.is_plain:
         raise FileNotFoundError(f"{file} is missing, and nothing else says where samples start: train the run again")
-    return build(configuration.source, images.shape, found or {}, train_on, images.scaled)
+    scale = configuration.build_path().source_scale
+    return build(configuration.source, images.shape, found or {}, train_on, images.scaled, scale)
 
 
 def keep_axes(data: ImageData, images: Tensor, flips: bool, tau: float, file: Path) -> None:
@@ -272,5 +287,5 @@ def pruned_start(fitted: FittedSource, threshold: float, file: Path) -> tuple[An
     """
     from safetensors.torch import load_file
 
-    pruned = sources.Pruned(fitted.source, axes_from(load_file(file)), threshold)
+    pruned = sources.Pruned(fitted.at_start, axes_from(load_file(file)), threshold)
     return fitted.start(pruned), pruned

@@ -5,7 +5,6 @@ A network is kept as bfloat16, half the size of what was trained; its record say
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ from fmcore.experiments.configuration import Configuration, from_dict
 from fmcore.experiments.fitted_source import FittedSource
 from fmcore.experiments.learned_velocity import as_velocity, build_network, load_weights
 from fmcore.experiments.runner import Run
+from fmcore.experiments.snapshots import keep_weights
 from fmcore.networks.unet import UNet
 from fmcore.paths import AffinePath
 from fmcore.solvers import Solution, solve
-from fmcore.sources import Gaussian
 from fmcore.training import derived_seed
 from fmcore.validation import unknown_name
 from fmcore.velocity import Velocity
@@ -88,14 +87,13 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
     load_weights(network, weights, configuration.source)
     path = configuration.build_path()
     fitted = kept_source(configuration, (channels, height, width), folder / f"{name}{SOURCE}.safetensors")
-    plain = configuration.source.is_plain
     return Pretrained(
         configuration,
         record,
         network,
         fitted.velocity(as_velocity(network, configuration)),
         path,
-        Gaussian((channels, height, width), std=path.source_scale) if plain else fitted.start(),
+        fitted.start(),
         (channels, height, width),
         about["levels"],
     )
@@ -106,7 +104,8 @@ def kept_source(configuration: Configuration, shape: tuple[int, int, int], file:
     found = fitted_source.kept(asdict(configuration.source), file)
     if found is None and not configuration.source.is_plain:
         raise ValueError(f"{file} is missing, and nothing else says where samples start: restore it with git checkout")
-    return fitted_source.build(configuration.source, shape, found or {}, torch.empty(0), scale)
+    path_scale = configuration.build_path().source_scale
+    return fitted_source.build(configuration.source, shape, found or {}, torch.empty(0), scale, path_scale)
 
 
 def keep(run: Run, folder: Path = FOLDER) -> Path:
@@ -118,8 +117,6 @@ def keep(run: Run, folder: Path = FOLDER) -> Path:
     Raises:
         ValueError: if the run was not evaluated, or its source is the training images themselves.
     """
-    from safetensors.torch import save
-
     record = records.read_json(run.folder / "record.json")
     if run.configuration.source.is_oracle:
         raise ValueError(
@@ -127,11 +124,11 @@ def keep(run: Run, folder: Path = FOLDER) -> Path:
         )
     if "values" not in record:
         raise ValueError(f"{run.folder} was not evaluated yet: run fmcore evaluate {run.folder} first")
-    rounded = {name: value.bfloat16().cpu().contiguous() for name, value in run.network.state_dict().items()}
+    rounded = {name: value.bfloat16() for name, value in run.network.state_dict().items()}
     name = run.configuration.experiment.replace("/", "_")
     file = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(file, save(rounded, {"source": json.dumps(asdict(run.configuration.source), sort_keys=True)}))
+    keep_weights(rounded, file, run.configuration.source)
     if not run.configuration.source.is_plain:
         write_file(folder / f"{name}{SOURCE}.safetensors", (run.folder / fitted_source.FILE).read_bytes())
     record["weights"] = {

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: it is not JSON ({error})") from None
+
+
+def check_folder(folder: Path, overwrite: bool, files: Sequence[str]) -> None:
+    """Raise FileExistsError if something may be lost in the folder of a measurement, which leaves `files` there."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: name a folder for the measurement with --run-dir")
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if found and not overwrite:
+        raise FileExistsError(
+            f"{folder} is not empty: add --overwrite to measure anew, or --run-dir to write elsewhere"
+        )
+    others = [name for name in found if name.removesuffix(".partial") not in files]
+    if others:
+        raise FileExistsError(f"{folder} holds other things than a measurement ({others[0]}): choose another --run-dir")

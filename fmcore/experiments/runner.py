@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from fmcore.experiments.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.snapshots import Snapshots, keep_weights
 from fmcore.experiments.training_pairs import batch_loss, batch_maker, training_images
 from fmcore.solvers import Solution, solve
-from fmcore.sources import Gaussian, Pruned
+from fmcore.sources import Pruned
 from fmcore.training import train
 
 FILES = (
@@ -96,7 +96,7 @@ def train_run(
             "experiment": configuration.experiment,
             "configuration": without_place(configuration),
             "environment": records.environment(),
-            "source": {**asdict(configuration.source), "norm_factor": source.factor},
+            "norm_factor": source.factor,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "training": {
                 "split": "train",
@@ -189,9 +189,7 @@ class Run:
         self.training_images = training_images(self.configuration, self.data)
         self.path = self.configuration.build_path()
         self.fitted = fitted_source.of_run(self.configuration, folder, self.data, self.training_images)
-        # The variance-exploding path starts from N(0, sigma_max^2 I), not from N(0, I).
-        plain = self.configuration.source.is_plain
-        self.source = Gaussian(self.data.shape, std=self.path.source_scale) if plain else self.fitted.start()
+        self.source = self.fitted.start()
         self.device = distributed.local_device()
         self.network = build_network(self.configuration, self.data.shape).to(self.device).eval().requires_grad_(False)
         self.velocity = self.fitted.velocity(as_velocity(self.network, self.configuration))

@@ -139,9 +139,7 @@ def measure_run(
     Raises:
         FileExistsError: if the folder is not empty, unless it holds such files alone and overwrite was asked for.
     """
-    from fmcore.experiments.collapse_report import check_folder
-
-    check_folder(folder, overwrite, FILES)
+    records.check_folder(folder, overwrite, FILES)
     record = measured(configuration, progress)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(folder / "record.json", record)

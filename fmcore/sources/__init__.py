@@ -30,11 +30,9 @@ from fmcore.sources.norms import NormAligned, alignment_factor, mean_norm
 from fmcore.sources.pruned import Pruned, PruningAxes, pruning_axes
 from fmcore.sources.sphere import ChiSphere, uniform_directions
 from fmcore.sources.von_mises_fisher import VonMisesFisher, spherical_k_means
-from fmcore.validation import unknown_name
 
 __all__ = [
     "DCT",
-    "SOURCES",
     "AroundPoints",
     "ChiSphere",
     "FlowSource",
@@ -45,26 +43,8 @@ __all__ = [
     "PruningAxes",
     "VonMisesFisher",
     "alignment_factor",
-    "by_name",
     "mean_norm",
     "pruning_axes",
     "spherical_k_means",
     "uniform_directions",
 ]
-
-SOURCES = {"gaussian": Gaussian}
-
-
-def by_name(name: str, shape: tuple[int, ...], **parameters: float) -> Gaussian:
-    """Build a source from a configuration: ``by_name("gaussian", (2,), std=2.0)``.
-
-    Raises:
-        ValueError: for an unknown name (the known ones are listed: none falls back to a Gaussian), or a parameter
-            that the source does not take.
-    """
-    if name not in SOURCES:
-        raise unknown_name("source", name, SOURCES)
-    try:
-        return SOURCES[name](shape, **parameters)
-    except TypeError as error:
-        raise ValueError(f"source {name!r} does not take these parameters: {error}") from error

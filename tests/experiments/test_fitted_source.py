@@ -171,7 +171,7 @@ def test_a_run_samples_from_the_source_it_was_trained_with(aligned):
     folder, record = aligned
     run = Run(folder)
     assert run.fitted.factor > 1.2
-    assert record["source"]["norm_factor"] == run.fitted.factor
+    assert record["norm_factor"] == run.fitted.factor
     x0 = run.source.sample(500, seeded())
     assert abs(float(x0.flatten(1).norm(dim=1).mean()) - run.fitted.norms[1]) < 0.1
     with pytest.raises(ValueError, match="another source.norm"):
@@ -267,6 +267,22 @@ def test_rows_of_the_table_go_from_training_to_record(own_cache, tmp_path, row):
     record = evaluate_run(Run(tmp_path / "run"))
     assert [one["start"] for one in record["budgets"]] == ["source", "source"]
     assert all(math.isfinite(one["frechet_distance"]) for one in record["budgets"])
+
+
+def test_pruned_starts_of_a_variance_exploding_path_have_its_standard_deviation(tmp_path):
+    row = with_overrides(
+        catalog.by_name("lee2025/digits/independent"),
+        ["path=variance_exploding", "prune_tau=0.1", "prune_threshold=0.3"],
+    )
+    scale = row.build_path().source_scale
+    fitted_source.fit_once(row, tmp_path, DATA, DATA.train)
+    source = fitted_source.of_run(row, tmp_path, DATA, DATA.train)
+    fitted_source.keep_axes(DATA, DATA.train, False, 0.1, tmp_path / fitted_source.AXES_FILE)
+    start, _ = fitted_source.pruned_start(source, 0.3, tmp_path / fitted_source.AXES_FILE)
+    for one in (source.start(), start):
+        length = float(one.sample(500, seeded()).flatten(1).norm(dim=1).mean())
+        assert math.isclose(length, 7.97 * scale, rel_tol=0.02)  # E chi(64) is 7.97
+    assert scale > 10
 
 
 def test_a_resumed_training_keeps_its_source(own_cache, tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import subprocess
@@ -16,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from fmcore.course import build, execution
 from tests.notebooks import checks, notation
+from tests.notebooks.exercise_sheets import judged
 
 SOURCE = """\
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -275,18 +274,6 @@ class TestNotation:
     def test_a_misspelt_name_does_not(self, name):
         assert notation.names(self.TABLE.format(name)) == [name]
         assert not notation.resolves(name)
-
-
-def judged(sheet: str, replace: dict | None = None, student: bool = False) -> list[str]:
-    """Run an exercise sheet with other functions in place of answers; the lines that its checks print."""
-    names: dict = {}
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for cell in build.read(build.ROOT / "chapters" / "solutions" / f"{sheet}.py", student).cells:
-            if cell.cell_type == "code":
-                exec(cell.source, names)
-                names.update({name: a for name, a in (replace or {}).items() if f"def {name}(" in cell.source})
-    return [line for line in printed.getvalue().splitlines() if line[:1] in "✓✗"]
 
 
 class TestExercises06:

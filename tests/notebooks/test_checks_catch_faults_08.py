@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from fmcore.closed_form import EmpiricalVelocity
-from tests.notebooks.test_checks_catch_faults import judged
+from tests.notebooks import exercise_sheets
 
 SHEET = "08_generalization"
-
-
-def names(name: str, attempt: object, words: str) -> None:
-    """The check of `name` says these words of an attempt, and the other checks are content."""
-    lines = judged(SHEET, {name: attempt})
-    (wrong,) = [line for line in lines if line.startswith("✗")]
-    assert wrong.startswith(f"✗ {name}:"), lines
-    assert words in wrong, wrong
+names = partial(exercise_sheets.names, SHEET)
 
 
 def test_answers_are_right_and_an_empty_sheet_says_so():
-    lines = judged(SHEET)
-    assert [line[:1] for line in lines] == ["✓"] * 5, lines
-    assert all("not written yet" in line for line in judged(SHEET, student=True))
+    exercise_sheets.answers_are_right(SHEET, checks=5)
 
 
 @pytest.mark.parametrize(

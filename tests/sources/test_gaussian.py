@@ -12,7 +12,6 @@ from scipy import stats
 from scipy.integrate import dblquad
 from torch.testing import assert_close
 
-from fmcore import sources
 from fmcore.sources import Gaussian
 from tests.analytic import modest, seeded
 
@@ -90,11 +89,3 @@ def test_impossible_sources_are_refused(shape, std):
 def test_log_prob_refuses_points_of_another_shape(shape):
     with pytest.raises(ValueError, match=r"samples have shape \(2,\)"):
         Gaussian((2,)).log_prob(torch.zeros(shape))
-
-
-def test_sources_are_found_by_name():
-    assert sources.by_name("gaussian", (2, 3), std=2.0) == Gaussian((2, 3), 2.0)
-    with pytest.raises(ValueError, match="unknown source 'gausian': choose one of gaussian"):
-        sources.by_name("gausian", (2,))
-    with pytest.raises(ValueError, match="does not take these parameters"):
-        sources.by_name("gaussian", (2,), sigma=2.0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fmcore.experiments.catalog import networks
 from fmcore.experiments.configuration import Configuration, NetworkConfig
 from fmcore.experiments.evaluation_config import EvaluationConfig
 from fmcore.training import TrainingConfig
@@ -49,7 +50,6 @@ class Size:
     flips: bool = True
 
 
-PAPER_NETWORK = NetworkConfig(128, (1, 2, 2, 2), 2, (16,), head_channels=64, dropout=0.1)
 PAPER_TRAINING = TrainingConfig(500_000, 128, 2e-4, 5000, "none", ema=0.9999, clip=1.0, checkpoint_every=5000)
 # 50,000 generated images, compared with the training and with the held-out ones. FID-50k and FD-50k of DINOv2 need
 # another package: features=classifier,inception,dinov2.
@@ -66,7 +66,7 @@ PAPER_EVALUATION = EvaluationConfig(
 SIZES: dict[str, Size] = {
     "cifar10": Size(
         "cifar10",
-        PAPER_NETWORK,
+        networks.CIFAR10,
         PAPER_TRAINING,
         (10, 100, 1000, 2000, 3000, 4000, 5000, 10_000),
         50_000,
@@ -74,7 +74,7 @@ SIZES: dict[str, Size] = {
     ),
     "celeba64": Size(
         "celeba64",
-        PAPER_NETWORK,
+        networks.CIFAR10,
         PAPER_TRAINING,
         (),
         0,
@@ -84,7 +84,7 @@ SIZES: dict[str, Size] = {
     # with each other only.
     "cifar10_small": Size(
         "cifar10",
-        NetworkConfig(channels=16, multipliers=(1, 2, 4), blocks=1, attention=(8,), heads=4),
+        networks.CIFAR10_SMALL,
         TrainingConfig(steps=400, batch=64, lr=2e-3, warmup=40, decay="linear", ema=0.99, checkpoint_every=100),
         (10, 100, 1000, 10_000),
         400,
@@ -105,7 +105,7 @@ SIZES: dict[str, Size] = {
     # About a minute each on two CPU cores. Digits have no mirror images.
     "digits": Size(
         "digits",
-        NetworkConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), heads=2),
+        networks.DIGITS,
         TrainingConfig(steps=400, batch=64, lr=1e-2, warmup=50, decay="linear", ema=0.99, checkpoint_every=100),
         (10, 100, 1000),
         400,

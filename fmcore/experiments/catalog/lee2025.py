@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fmcore.experiments.catalog import networks
 from fmcore.experiments.configuration import Configuration, NetworkConfig
 from fmcore.experiments.evaluation_config import EvaluationConfig
 from fmcore.experiments.source_config import SourceConfig
@@ -79,7 +80,7 @@ SIZES: dict[str, Size] = {
     "cifar10": Size(
         "cifar10",
         CIFAR10_DIMENSION,
-        NetworkConfig(128, (1, 2, 2, 2), 2, (16,), head_channels=64, dropout=0.1),
+        networks.CIFAR10,
         TrainingConfig(200_000, 512, 2e-4, 5000, "none", ema=0.9999, clip=1.0, checkpoint_every=5000),
         PAPER_EVALUATION,
         tau=0.01,
@@ -103,7 +104,7 @@ SIZES: dict[str, Size] = {
     "cifar10_small": Size(
         "cifar10",
         CIFAR10_DIMENSION,
-        NetworkConfig(channels=16, multipliers=(1, 2, 4), blocks=1, attention=(8,), heads=4),
+        networks.CIFAR10_SMALL,
         TrainingConfig(steps=400, batch=64, lr=2e-3, warmup=40, decay="linear", ema=0.99, checkpoint_every=100),
         EvaluationConfig(
             method="euler",
@@ -124,7 +125,7 @@ SIZES: dict[str, Size] = {
     "digits": Size(
         "digits",
         64,
-        NetworkConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), heads=2),
+        networks.DIGITS,
         TrainingConfig(steps=400, batch=64, lr=1e-2, warmup=50, decay="linear", ema=0.99, checkpoint_every=100),
         EvaluationConfig(
             method="euler",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fmcore.experiments.catalog import networks
 from fmcore.experiments.configuration import Configuration, NetworkConfig
 from fmcore.experiments.evaluation_config import EvaluationConfig
 from fmcore.training import TrainingConfig
@@ -113,7 +114,7 @@ SIZES: dict[str, Size] = {
     # a curve at the paper's tolerances. Rows compare with each other only; the rate was not searched.
     "cifar10_small": Size(
         "cifar10",
-        NetworkConfig(channels=16, multipliers=(1, 2, 4), blocks=1, attention=(8,), heads=4),
+        networks.CIFAR10_SMALL,
         TrainingConfig(steps=600, batch=64, lr=2e-3, warmup=60, decay="linear", ema=0.995, checkpoint_every=150),
         EvaluationConfig(
             generated_sets=2,
@@ -131,7 +132,7 @@ SIZES: dict[str, Size] = {
     # About a minute a row on two CPU cores, more than half of it for the evaluation at the paper's tolerances.
     "digits": Size(
         "digits",
-        NetworkConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), heads=2),
+        networks.DIGITS,
         TrainingConfig(steps=400, batch=64, lr=1e-2, warmup=50, decay="linear", ema=0.995, checkpoint_every=100),
         EvaluationConfig(
             generated_sets=2,
