@@ -845,8 +845,8 @@ for label, (row, start_at) in LINES.items():
     print(f"{label:33} digits: OT, I {said}   paper: " + "  ".join("   -" if x is None else f"{x:.2f}" for x in theirs))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# A dash stands where no run was made. Each row is one training, and the sets of a row scatter by up to a quarter: on the digits none of these
-# differences can be told from chance. *Data up* and *noise down* have the same clock and the same pairs; they show the network numbers that
+# Each row is one training, and the sets of a row scatter by up to a quarter: on the digits hardly one of these differences can be told
+# from chance. *Data up* and *noise down* have the same clock and the same pairs; they show the network numbers that
 # are smaller by $c$, and differ in nothing else.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
