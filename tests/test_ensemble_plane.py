@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from fmcore.couplings.assignment import assign
 from fmcore.ensemble import Arcs, three_directions
 from fmcore.ensemble.plane import ANGLES, SHARES, counts_of
 from tests.analytic import seeded
@@ -69,6 +70,27 @@ def test_arcs_are_the_ring_near_each_direction(cosine):
         assert stats.ks_2samp(away.numpy(), torch.rad2deg(kept).numpy()).pvalue > 1e-3
 
 
+def test_a_group_has_the_same_number_in_each_direction():
+    """As many as the data have, so that transport between all of both pairs each direction with itself."""
+    points = Arcs(0.9, group=256).sample(512, seeded(0))
+    data = three_directions(256, seeded(1))
+    nearest = [
+        torch.stack([x @ x.new_tensor([math.cos(a), math.sin(a)]) for a in ANGLES]).argmax(0) for x in (points, data)
+    ]
+    counts = counts_of(256, SHARES)
+    assert [torch.bincount(half, minlength=3).tolist() for half in nearest[0].split(256)] == [counts, counts]
+    assert torch.bincount(nearest[1], minlength=3).tolist() == counts
+    gain = (points[:256].double() @ data.double().T).numpy()
+    assert torch.equal(nearest[1][torch.from_numpy(assign(gain))], nearest[0][:256])
+    angles = degrees_from(points[nearest[0] == 2], ANGLES[2])
+    wide = math.degrees(math.acos(0.9))
+    assert stats.kstest(angles, stats.uniform(-wide, 2 * wide).cdf).pvalue > 1e-3
+    free = Arcs(0.9).sample(512, seeded(0))
+    assert torch.allclose(free.norm(dim=1), points.norm(dim=1))
+    with pytest.raises(ValueError, match="500 samples are not a multiple of the group of 256"):
+        Arcs(0.9, group=256).sample(500)
+
+
 def test_arcs_at_both_ends():
     exact = Arcs(1.0).sample(50, seeded(0))
     assert all(min(abs(d) for d in pair) < 1e-4 for pair in zip(*(degrees_from(exact, a) for a in ANGLES), strict=True))
@@ -81,6 +103,8 @@ def test_arcs_at_both_ends():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="cosine is 1.5"):
         Arcs(1.5)
+    with pytest.raises(ValueError, match="group is 0"):
+        Arcs(0.9, group=0)
     with pytest.raises(ValueError, match="not all 0"):
         Arcs(0.9, shares=(0, 0, 0))
     with pytest.raises(ValueError, match="2 shares and 3 angles"):

@@ -68,19 +68,22 @@ class Arcs:
     """A directional source: a direction by its share, an angle uniform in the arc around it, a length chi(3072).
 
     The angles are those of the ring whose cosine with the direction is at least ``cosine``: .9 (26 degrees to either
-    side) and .98 (11 degrees) in the paper. Every point is drawn independently of the others.
+    side) and .98 (11 degrees) in the paper. Every point is drawn independently of the others, or, with a group, as
+    many points of each group have each direction as `counts_of` gives, and the rest is drawn independently.
 
     Attributes:
         cosine: from -1 (the whole ring around each direction) to 1 (the directions themselves).
         angles: of the directions.
         shares: how often each is chosen, at least 0.
         dof: degrees of freedom of the length.
+        group: so many points in a row share the directions out among them, at least 1; None for independent points.
     """
 
     cosine: float
     angles: tuple[float, ...] = ANGLES
     shares: tuple[float, ...] = SHARES
     dof: int = SOURCE_DOF
+    group: int | None = None
     radius: Tabulated = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +94,8 @@ class Arcs:
             raise ValueError(
                 f"there are {len(self.shares)} shares and {len(self.angles)} angles: give one a direction."
             )
+        if self.group is not None and self.group < 1:
+            raise ValueError(f"group is {self.group}: it is a number of points, at least 1, or None.")
         object.__setattr__(self, "radius", chi(self.dof))
 
     @property
@@ -106,12 +111,22 @@ class Arcs:
     def sample(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
-        """Draw n samples, (n, 2) float32, on the device (by default the generator's)."""
+        """Draw n samples, (n, 2) float32, on the device (by default the generator's).
+
+        Raises:
+            ValueError: if n is not a multiple of the group.
+        """
         if device is None and generator is not None:
             device = generator.device
-        ends = torch.tensor(self.shares, dtype=torch.float64, device=device).cumsum(0)
         drawn = torch.rand(3, n, generator=generator, device=device, dtype=torch.float64)
-        chosen = torch.searchsorted(ends, drawn[0] * ends[-1], right=True).clamp(max=len(ends) - 1)
+        if self.group is None:
+            ends = torch.tensor(self.shares, dtype=torch.float64, device=device).cumsum(0)
+            chosen = torch.searchsorted(ends, drawn[0] * ends[-1], right=True).clamp(max=len(ends) - 1)
+        elif n % self.group:
+            raise ValueError(f"{n} samples are not a multiple of the group of {self.group}: draw whole groups.")
+        else:
+            counts = torch.tensor(counts_of(self.group, self.shares), device=device)
+            chosen = torch.arange(len(counts), device=device).repeat_interleave(counts).repeat(n // self.group)
         middle = torch.tensor(self.angles, dtype=torch.float64, device=device)[chosen]
         return at_angles(middle + math.acos(self.cosine) * (2 * drawn[1] - 1), self.radius.inverse(drawn[2]))
 

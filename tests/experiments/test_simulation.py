@@ -20,6 +20,11 @@ def test_settings_are_those_of_the_paper_and_of_its_code():
     assert RELEASED.checkpoints("pruned") == tuple(range(10_000, 100_001, 10_000))
     assert (PAPER.batch, RELEASED.batch, PAPER.runs, PAPER.points) == (16, 10, 10, 1024)
     assert TINY.checkpoints("directional_full") == (4, 6)
+    assert (
+        PAPER.checkpoints("directional_full")
+        == RELEASED.checkpoints("directional_full")
+        == (*range(312, 3121, 312), 3125)
+    )
     assert len(SCENARIOS) == 10
 
 
