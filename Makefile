@@ -61,7 +61,7 @@ notebooks: $(READY) ## the notebooks: in step, clean, right on two runs
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout 300 build/executed
 
 browser: $(READY) ## the chapters in JupyterLab, in a real browser
-	$(PYTEST) -rs tests/browser
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -rs tests/browser
 
 bench: $(READY) ## speed beside other packages, as one table of ratios (one of them: NAME=pairing)
 	@test -d build/peers || $(BIN)/python -m pip install --quiet --no-deps --target build/peers -r benchmarks/requirements.txt

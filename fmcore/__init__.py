@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fmcore import closed_form as closed_form
     from fmcore import couplings as couplings
     from fmcore import data as data
+    from fmcore import ensemble as ensemble
     from fmcore import guidance as guidance
     from fmcore import likelihood as likelihood
     from fmcore import losses as losses
@@ -32,6 +33,7 @@ __all__ = [
     "closed_form",
     "couplings",
     "data",
+    "ensemble",
     "guidance",
     "likelihood",
     "losses",

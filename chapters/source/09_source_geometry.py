@@ -32,8 +32,7 @@ from fmcore.course.claims import Claim, about, above, below, between
 from fmcore.ensemble import Ensemble, Member, SeluMLP, draw_batches, pair, three_directions, train
 from fmcore.ensemble.plane import ANGLES, SHARES
 from fmcore.experiments import comparison, simulation
-from fmcore.metrics import nearest_training_images
-from fmcore.metrics.coverage import distances_to_data, mode_divergence, wasserstein_given_shares
+from fmcore.metrics import distances_to_data, mode_divergence, nearest_training_images, wasserstein_given_shares
 from fmcore.sources import DCT, ChiSphere, Gaussian, GaussianMixture
 from fmcore.sources.tabulated import chi
 

@@ -30,8 +30,13 @@ from fmcore.course.claims import Claim, about, above, below, between
 from fmcore.ensemble import Arcs, Ensemble, pair, three_directions
 from fmcore.ensemble.plane import ANGLES, SHARES
 from fmcore.experiments import comparison
-from fmcore.metrics import frechet_distance
-from fmcore.metrics.coverage import covered_share, distances_to_data, mode_divergence, normalized_wasserstein
+from fmcore.metrics import (
+    covered_share,
+    distances_to_data,
+    frechet_distance,
+    mode_divergence,
+    normalized_wasserstein,
+)
 from fmcore.sources import ChiSphere, Gaussian, VonMisesFisher, spherical_k_means, uniform_directions
 
 style.use()

@@ -28,12 +28,13 @@ from torch import Tensor
 from fmcore.ensemble import Arcs, Ensemble, Member, three_directions, train
 from fmcore.ensemble.plane import ANGLES, DATA_DOF, SOURCE_DOF, at_angles
 from fmcore.ensemble.training import GROUP
-from fmcore.metrics import mmd, wasserstein2
-from fmcore.metrics.coverage import (
+from fmcore.metrics import (
     covered_share,
     distances_to_data,
+    mmd,
     mode_divergence,
     normalized_wasserstein,
+    wasserstein2,
     wasserstein_given_shares,
 )
 from fmcore.solvers import solve

@@ -1,6 +1,15 @@
 """How close generated samples are to data, and learned velocities to exact ones."""
 
 from fmcore.metrics.classifier import Classifier, kept_classifier, train_classifier
+from fmcore.metrics.coverage import (
+    covered_share,
+    distances_to_data,
+    mode_divergence,
+    normalized_wasserstein,
+    share_divergence,
+    wasserstein1,
+    wasserstein_given_shares,
+)
 from fmcore.metrics.frechet import frechet_distance
 from fmcore.metrics.memorization import Nearest, nearest_training_images
 from fmcore.metrics.two_sample import energy_distance, mmd, wasserstein2
@@ -10,12 +19,19 @@ __all__ = [
     "Classifier",
     "Nearest",
     "cosine_to_conditional",
+    "covered_share",
+    "distances_to_data",
     "energy_distance",
     "failure_to_learn",
     "frechet_distance",
     "kept_classifier",
     "mmd",
+    "mode_divergence",
     "nearest_training_images",
+    "normalized_wasserstein",
+    "share_divergence",
     "train_classifier",
+    "wasserstein1",
     "wasserstein2",
+    "wasserstein_given_shares",
 ]

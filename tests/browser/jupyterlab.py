@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from playwright.sync_api import BrowserContext, Error, Page, expect, sync_playwright
 
 HOST = "127.0.0.1"
@@ -47,17 +49,19 @@ SETTLED = """box => new Promise(resolve => {
 
 def find_chromium() -> str | None:
     """A Chromium or Chrome of this machine; where Debian's packages can be installed, it is installed."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        with sync_playwright() as playwright:
-            own = playwright.chromium.executable_path
-        found = own if Path(own).is_file() else None
-    if found is None and shutil.which("apt-get") and os.geteuid() == 0:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", "--quiet", *command], env=environment, check=False, stdout=subprocess.DEVNULL)
-        found = shutil.which("chromium")
+    with FileLock(Path(tempfile.gettempdir()) / "chromium_of_the_course.lock"):  # two tests would install it at once
+        names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+        found = next(filter(None, map(shutil.which, names)), None)
+        if found is None:
+            with sync_playwright() as playwright:
+                own = playwright.chromium.executable_path
+            found = own if Path(own).is_file() else None
+        if found is None and shutil.which("apt-get") and os.geteuid() == 0:
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+                call = ["apt-get", "--quiet", *command]
+                subprocess.run(call, env=environment, check=False, stdout=subprocess.DEVNULL)
+            found = shutil.which("chromium")
     return found
 
 

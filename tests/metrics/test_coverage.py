@@ -15,7 +15,7 @@ from scipy.stats import entropy
 
 from fmcore.ensemble import Arcs, three_directions
 from fmcore.ensemble.plane import at_angles
-from fmcore.metrics.coverage import (
+from fmcore.metrics import (
     covered_share,
     distances_to_data,
     mode_divergence,
