@@ -92,7 +92,7 @@ def measure(
     run_dir: Annotated[Path | None, arg(metavar="FOLDER")] = None,
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Measure what needs no image network: a collapse, or the simulation in the plane; print the values as a table.
+    """Measure what needs no image network: a collapse, the geometry of images, or the simulation in the plane.
 
     Example: fmcore measure bertrand2025/digits/collapse pairs=128
 

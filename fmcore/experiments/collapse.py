@@ -27,6 +27,7 @@ from torch import Tensor
 
 from fmcore import data
 from fmcore.closed_form import EmpiricalVelocity
+from fmcore.data.images import ImageData
 from fmcore.experiments import records
 from fmcore.experiments.collapse_curves import cosines, time_of_collapse
 from fmcore.experiments.configuration import EXTRA_FORBIDDEN, without_place
@@ -146,15 +147,25 @@ def training_points(configuration: CollapseConfig) -> tuple[Tensor, Callable[[Te
     if configuration.data == "two_moons":
         assert configuration.images is not None  # checked by the configuration
         return data.toy.two_moons(configuration.images, chance), None
-    place = configuration.data_dir
-    found = data.by_name(configuration.data, None if place is None else Path(place).expanduser())
-    points, count = found.train, configuration.images
-    if count is not None and count > len(points):
-        raise ValueError(f"images={count}, and {found.name} has {len(points)}: take fewer, or all (images=none)")
-    if count is not None:
-        points = points[torch.randperm(len(points), generator=chance)[:count]]
+    found, points = training_images(configuration.data, configuration.data_dir, configuration.images, chance)
     check_pairs(configuration.pairs, len(points))
     return points, found.scaled
+
+
+def training_images(
+    name: str, place: str | None, count: int | None, chance: torch.Generator
+) -> tuple[ImageData, Tensor]:
+    """A data set, and so many of its training images (n, C, H, W) chosen at random; none for all, in their order.
+
+    Raises:
+        ValueError: if there are fewer than asked for.
+        OSError: if the data is not in its place.
+    """
+    found = data.by_name(name, None if place is None else Path(place).expanduser())
+    images = found.train
+    if count is not None and count > len(images):
+        raise ValueError(f"images={count}, and {found.name} has {len(images)}: take fewer, or all (images=none)")
+    return found, images if count is None else images[torch.randperm(len(images), generator=chance)[:count]]
 
 
 def measure(configuration: CollapseConfig, progress: bool = True) -> dict[str, Any]:

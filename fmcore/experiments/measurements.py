@@ -1,6 +1,7 @@
 """What `fmcore measure NAME` measures. No image network is trained for any of them.
 
 bertrand2025/DATA/collapse       how soon the exact velocity becomes that of one image (figure 1)
+lee2025/geometry/DATA            lengths, empty directions, faint frequencies and clusters of images
 lee2025/simulation/SETTING       ten ways to start a flow in the plane (table 7)
 """
 
@@ -9,13 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fmcore.experiments import collapse, collapse_report, simulation_report
+from fmcore.experiments import collapse, collapse_report, geometry, geometry_report, simulation_report
 from fmcore.experiments.collapse import CollapseConfig
+from fmcore.experiments.geometry import GeometryConfig
 from fmcore.experiments.simulation_report import SimulationConfig
 from fmcore.validation import unknown_name
 
-MeasurementConfig: TypeAlias = CollapseConfig | SimulationConfig
-MEASUREMENTS: dict[str, MeasurementConfig] = {**collapse.MEASUREMENTS, **simulation_report.MEASUREMENTS}
+MeasurementConfig: TypeAlias = CollapseConfig | GeometryConfig | SimulationConfig
+MEASUREMENTS: dict[str, MeasurementConfig] = {
+    **collapse.MEASUREMENTS,
+    **geometry.MEASUREMENTS,
+    **simulation_report.MEASUREMENTS,
+}
 
 
 def by_name(name: str) -> MeasurementConfig:
@@ -38,13 +44,19 @@ def measure_run(configuration: MeasurementConfig, folder: Path, overwrite: bool 
     """
     if isinstance(configuration, SimulationConfig):
         return simulation_report.measure_run(configuration, folder, overwrite)
+    if isinstance(configuration, GeometryConfig):
+        return geometry_report.measure_run(configuration, folder, overwrite)
     return collapse_report.measure_run(configuration, folder, overwrite)
 
 
 def show_values(configuration: MeasurementConfig, record: dict[str, Any]) -> None:
     """Print what was measured."""
-    shown = simulation_report if isinstance(configuration, SimulationConfig) else collapse_report
-    shown.show_values(record)
+    if isinstance(configuration, SimulationConfig):
+        simulation_report.show_values(record)
+    elif isinstance(configuration, GeometryConfig):
+        geometry_report.show_values(record)
+    else:
+        collapse_report.show_values(record)
 
 
 def show_all() -> None:
@@ -58,6 +70,8 @@ def show_all() -> None:
     for name, one in MEASUREMENTS.items():
         if isinstance(one, SimulationConfig):
             row = ("three directions", f"{one.runs} runs of {one.steps:,} steps")
+        elif isinstance(one, GeometryConfig):
+            row = (one.data, f"axes at tau {one.tau:g}; {one.directions:,} directions of noise")
         else:
             sizes = ", ".join(map(str, one.sizes)) or "the plane"
             row = (one.data, f"sizes {sizes}; {one.pairs} pairs at {one.times} times")

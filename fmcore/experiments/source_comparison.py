@@ -1,4 +1,4 @@
-"""The tables of Lee, Kim and Lee 2025 on images: what the paper says of sources, and our records."""
+"""The tables of Lee, Kim and Lee 2025 on images: what the paper says of them and of sources, and our records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmcore.experiments import comparison
+from fmcore.experiments import comparison, geometry_table
 from fmcore.experiments.catalog.lee2025 import BUDGETS, MAIN, SIZES, sources_of
 from fmcore.experiments.generalization import Block, with_spread
 
@@ -43,6 +43,7 @@ NOTES = (
     "Digits have no frequencies that DCT masks: there its rows are the Gaussian again.",
     "The pretrained network was trained without norm alignment; norm there means Euler steps that are equal in the "
     "time of data scaled up, which is what norm alignment does to sampling.",
+    *geometry_table.NOTES,
 )
 
 
@@ -62,7 +63,8 @@ def lee2025(folders: Sequence[Path] = ()) -> list[Block]:
     blocks = []
     for size in SIZES:
         blocks += [by_steps(size, ours, paper), by_source(size, ours, paper)]
-    return [*(block for block in blocks if block.rows), pretrained(found.get("cifar10"))]
+    blocks = [*(block for block in blocks if block.rows), pretrained(found.get("cifar10"))]
+    return [*blocks, *geometry_table.blocks(found)]
 
 
 def by_steps(size: str, ours: dict[str, Record], paper: dict[Any, str]) -> Block:
