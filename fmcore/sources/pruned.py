@@ -157,6 +157,10 @@ class Pruned:
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: it is a cosine, above 0 and at most 1.")
         bounds = torch.linspace(0.05, 6, 1200, dtype=torch.float64)
+        hardly_longer = math.sqrt(dim) + 8  # than any Gaussian is; a bound of tau_r times that is plain rejection
+        if self.threshold * hardly_longer > 6:
+            further = torch.linspace(6, self.threshold * hardly_longer, 200, dtype=torch.float64)
+            bounds = torch.cat([bounds, further])
         rates = self._log_share_below(bounds / self.threshold) - self._log_mass(bounds)
         object.__setattr__(self, "bound", float(bounds[rates.argmax()]))
 

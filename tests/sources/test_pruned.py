@@ -78,6 +78,17 @@ def test_in_many_dimensions_a_thousand_times_fewer_proposals():
     assert float(x.norm(dim=1).mean()) == pytest.approx(55.42, abs=0.4)
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_where_hardly_anything_is_rejected_hardly_a_proposal_is_lost(threshold):
+    ends = torch.ones(192, dtype=torch.bool)
+    loose = Pruned(Gaussian((192,)), PruningAxes(torch.eye(192), ends, ends), threshold)
+    noise = Gaussian((192,)).sample(20_000, seeded(6))
+    kept = float(loose.contains(noise).double().mean())
+    proposals = loose.sample_counted(2000, seeded(7))[1]
+    assert 2000 / proposals > 0.97 * kept
+    assert loose.share_kept(4000, seeded(8)) == pytest.approx(kept, abs=0.02)
+
+
 def test_axes_are_principal_and_rejected_where_no_data_are():
     images = torch.randn(300, 1, 4, 4, generator=seeded(10)).abs() * torch.linspace(0.2, 2, 16).view(1, 1, 4, 4)
     found = pruning_axes(images, tau=0.05, chunk=64)
