@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from fmcore.couplings import MinibatchOT
-from fmcore.ensemble import Ensemble, Member, SeluMLP, draw_batches, pair, train
+from fmcore.ensemble import Arcs, Ensemble, Member, SeluMLP, draw_batches, pair, three_directions, train
+from fmcore.ensemble.circles import in_step, near_circle, prices
 from fmcore.ensemble.networks import selu_
 from fmcore.ensemble.training import steps_at_once
 from fmcore.solvers import solve
@@ -263,6 +266,40 @@ def test_pairs_are_those_of_the_coupling_of_single_batches():
     x0, x1 = torch.randn(2, 4, 16, 2, generator=seeded(4))
     expected = torch.stack([MinibatchOT()(a, b)[0] for a, b in zip(x0, x1, strict=True)])
     assert torch.equal(pair(x0, x1), expected)
+
+
+@pytest.mark.parametrize("source", [Arcs(0.9), Arcs(0.98), Arcs(1.0), ChiSphere((2,), dof=3072)], ids=str)
+@pytest.mark.parametrize("batch", [128, 300])
+def test_pairs_near_circles_have_the_smallest_total_of_scipy(source, batch):
+    """In any order of the points, and wherever angles jump from pi to -pi."""
+    for turn in range(4):
+        x0 = source.sample(batch, seeded(turn))
+        x1 = three_directions(batch, seeded(10 + turn))[torch.randperm(batch, generator=seeded(turn))]
+        c, s = math.cos(1.7 * turn), math.sin(1.7 * turn)
+        x0, x1 = (x @ torch.tensor([[c, s], [-s, c]]) for x in (x0, x1))
+        assert near_circle(x0.numpy())
+        assert near_circle(x1.numpy())
+        paired = pair(x0[None], x1[None])[0].double()
+        gain = (x1.double() @ x0.double().T).numpy()
+        assert (paired * x1.double()).sum().item() == pytest.approx(gain[linear_sum_assignment(-gain)].sum(), rel=1e-12)
+        assert torch.equal(paired.sort(dim=0).values, x0.double().sort(dim=0).values)
+
+
+def test_prices_of_points_on_circles_make_everyone_content():
+    """On circles partners have one order, and with these prices nobody gains by another partner."""
+    a, b = torch.rand(2, 40, generator=seeded(7), dtype=torch.float64).numpy()  # within a radian: no way round
+    x0, x1 = (np.stack([r * np.cos(t), r * np.sin(t)], axis=1) for r, t in ((3.0, a + 3.0), (2.0, b + 2.8)))
+    first, second = in_step(np.arctan2(x0[:, 1], x0[:, 0]), np.arctan2(x1[:, 1], x1[:, 0]))
+    x0, x1 = x0[first], x1[second]
+    gains = x1 @ x0.T
+    offers = gains - prices(x0, x1)
+    assert np.allclose(offers.max(axis=1), offers.diagonal(), atol=1e-9)
+    assert gains.trace() == pytest.approx(gains[linear_sum_assignment(-gains)].sum())
+
+
+def test_a_cloud_is_not_near_a_circle():
+    assert not near_circle(torch.randn(100, 2, generator=seeded(8)).numpy())
+    assert not near_circle(torch.nn.functional.normalize(torch.randn(100, 3, generator=seeded(8))).numpy())
 
 
 def test_batches_of_other_shapes_are_refused():

@@ -19,7 +19,9 @@ its end farther from the data), and does not give the flows behind the density s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -209,9 +211,7 @@ def simulate(
     data = target(setting)
     say("flows for the sources that approximate the density")
     starts = sources(data, setting, scenarios)
-    results = {
-        name: torch.empty(setting.runs, len(setting.checkpoints(name)), len(MEASURES)).double() for name in starts
-    }
+    results: dict[str, Tensor] = {}
     for full in (False, True):
         mine = [name for name in scenarios if is_full(name) == full]
         if not mine:
@@ -227,13 +227,27 @@ def simulate(
         for name in mine:
             say(f"measure {name}")
             first = trained.index("independent" if name == "pruned" else name) * setting.runs
-            for run in range(setting.runs):
-                for c, steps in enumerate(checkpoints):
-                    generator = seeded(setting, f"{name} {run} measured at {steps}")
-                    x0 = starts[name].sample(setting.points, generator)
-                    made = generate(kept[steps], first + run, x0)
-                    results[name][run, c] = measure(made, data, generator)
-    return results
+            results[name] = _measured(name, starts[name], kept, first, data, setting)
+    return {name: results[name] for name in starts}
+
+
+def _measured(name: str, start: Any, kept: dict[int, Ensemble], first: int, data: Tensor, setting: Setting) -> Tensor:
+    """The measures of a scenario, whose first network is given, (runs, checkpoints, measures); a network a thread."""
+
+    def one(job: tuple[int, int]) -> Tensor:
+        run, steps = job
+        generator = seeded(setting, f"{name} {run} measured at {steps}")
+        x0 = start.sample(setting.points, generator)
+        return measure(generate(kept[steps], first + run, x0), data, generator)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, thread_name_prefix="measure") as pool:
+            found = [*pool.map(one, product(range(setting.runs), kept))]
+    finally:
+        torch.set_num_threads(threads)
+    return torch.stack(found).view(setting.runs, len(kept), len(MEASURES))
 
 
 def _networks(
