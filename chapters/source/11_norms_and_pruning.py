@@ -556,7 +556,7 @@ print(f"threshold 0.048: about {plain_way:,.0f} proposals a sample, or {fast_way
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The same steep fall. With mirror images, which the paper says it uses, ours rejects a little less between 0.05 and 0.07, up to 6 in 100;
 # without them more ends are rejected, and the shares are nearer to the paper's at most thresholds, at 0.08 farther. Which images the paper's
-# axes come from we do not know. `fmcore measure lee2025/geometry/cifar10` does all of this again, in ten minutes.
+# axes come from we do not know. `fmcore measure lee2025/geometry/cifar10` does all of this again, in some minutes.
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
@@ -803,7 +803,7 @@ figure
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The same on photographs, with a small network
 #
-# The same four rows on real CIFAR-10: 687,347 parameters, 400 steps of 64 images, which is half an epoch, so the images are blurs with the right colours.
+# The same four rows on real CIFAR-10: 687,347 parameters, 400 steps of 64 images, which is half an epoch, so the images are patches of likely colours, without objects.
 # 500 images an entry, in two sets; .48 for as many real ones.
 
 # %% slideshow={"slide_type": "fragment"}
