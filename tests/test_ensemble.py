@@ -13,7 +13,7 @@ from torch import nn
 
 from fmcore.couplings import MinibatchOT
 from fmcore.ensemble import Arcs, Ensemble, Member, SeluMLP, draw_batches, pair, three_directions, train
-from fmcore.ensemble.circles import in_step, near_circle, prices
+from fmcore.ensemble.circles import assign_around, in_step, near_circle, prices, sectors, settled
 from fmcore.ensemble.networks import selu_
 from fmcore.ensemble.training import steps_at_once
 from fmcore.solvers import solve
@@ -268,8 +268,10 @@ def test_pairs_are_those_of_the_coupling_of_single_batches():
     assert torch.equal(pair(x0, x1), expected)
 
 
-@pytest.mark.parametrize("source", [Arcs(0.9), Arcs(0.98), Arcs(1.0), ChiSphere((2,), dof=3072)], ids=str)
-@pytest.mark.parametrize("batch", [128, 300])
+@pytest.mark.parametrize(
+    "source", [Arcs(0.9), Arcs(0.98), Arcs(1.0), Arcs(0.9, group=100), ChiSphere((2,), dof=3072)], ids=str
+)
+@pytest.mark.parametrize("batch", [200, 300])
 def test_pairs_near_circles_have_the_smallest_total_of_scipy(source, batch):
     """In any order of the points, and wherever angles jump from pi to -pi."""
     for turn in range(4):
@@ -283,6 +285,27 @@ def test_pairs_near_circles_have_the_smallest_total_of_scipy(source, batch):
         gain = (x1.double() @ x0.double().T).numpy()
         assert (paired * x1.double()).sum().item() == pytest.approx(gain[linear_sum_assignment(-gain)].sum(), rel=1e-12)
         assert torch.equal(paired.sort(dim=0).values, x0.double().sort(dim=0).values)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.4])
+def test_pairs_across_sectors_are_found_where_they_are_better(spread):
+    """Two sectors .25 radians apart: equally long points stay within them; where the long points of both sets are in
+    different sectors, they go across to each other."""
+    g = seeded(9)
+    angles = torch.rand(2, 60, generator=g, dtype=torch.float64) * 0.1 + torch.tensor([0.0, 0.35]).repeat_interleave(30)
+    lengths = 1 + spread * torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64).repeat_interleave(30, dim=1)
+    x0, x1 = torch.stack([lengths * angles.cos(), lengths * angles.sin()], dim=2).numpy()
+    assert sectors(*np.sort(angles.numpy())) == [0, 30, 60]
+    found, gain = assign_around(x0, x1), x1 @ x0.T
+    across = (found < 30) != (np.arange(60) < 30)
+    assert across.any() == (spread > 0.1)
+    assert gain[np.arange(60), found].sum() == pytest.approx(gain[linear_sum_assignment(-gain)].sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-200, 1e150])
+def test_prices_of_awkward_points_are_finite(scale):
+    x0, x1 = scale * np.ones((20, 2)), scale * np.linspace(1, 2, 40).reshape(20, 2)
+    assert np.isfinite(settled(x0, x1, np.zeros(20))).all()
 
 
 def test_prices_of_points_on_circles_make_everyone_content():
