@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 # Of Sinkhorn's iterations, relative to the mean loss against the best entry of a row and column. The prices of each
 # temperature start the next one; colder than the last, good prices would cost more than SciPy takes to finish the work.
-TEMPERATURES = (0.1, 0.03, 0.01)
+# Each iteration goes further than to the next value, by a power (overrelaxation): what is wrong over many pairs evens
+# out in fewer of them.
+TEMPERATURES = (0.1, 0.02, 0.005)
 ITERATIONS = 5
+RELAXATION = 1.7
 
 
 def assign(gain: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -32,7 +35,7 @@ def column_prices(gain: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return prices (n,) close to the dual solution: with them, the best column of a row is rarely another row's best.
 
     Rows and columns are first reduced as in the Hungarian method, then Sinkhorn's iterations (Cuturi 2013) are run at
-    three falling temperatures. Any prices are allowed, so nothing here has to converge.
+    three falling temperatures, overrelaxed (Thibault et al. 2021). Any prices are allowed: nothing has to converge.
     """
     with np.errstate(all="ignore"):  # overflow spoils prices, not the solution
         loss = np.subtract(gain, gain.max(axis=1, keepdims=True), dtype=np.float32)
@@ -46,9 +49,11 @@ def column_prices(gain: NDArray[np.floating]) -> NDArray[np.float64]:
             np.maximum(kernel, -80, out=kernel)  # smaller numbers play no part, and denormal ones would be slow
             np.exp(kernel, out=kernel)
             column = np.ones_like(prices)
-            for _ in range(ITERATIONS):
-                row = 1 / np.einsum("ij,j->i", kernel, column)
-                column = 1 / np.einsum("i,ij->j", row, kernel)
+            row = 1 / np.einsum("ij,j->i", kernel, column)
+            for _ in range(ITERATIONS - 1):
+                column *= (column * np.einsum("i,ij->j", row, kernel)) ** -RELAXATION
+                row *= (row * np.einsum("ij,j->i", kernel, column)) ** -RELAXATION
+            column = 1 / np.einsum("i,ij->j", row, kernel)
             loss += unit * np.log(row)[:, None]
             loss += unit * np.log(column)
             prices = prices - unit * np.log(column)

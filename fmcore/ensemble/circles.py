@@ -21,15 +21,16 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from fmcore.couplings.assignment import RELAXATION, TEMPERATURES
+
 # Relative standard deviation of lengths up to which points are near a circle; .013 and .028 in the simulation.
 THIN = 0.1
 # Radians that both sets leave free between two sectors.
 GAP = 0.2
 # Pairs whose places in the order are further apart than n / NEAR are not looked at for better prices.
-NEAR = 32
-# Of Sinkhorn's iterations, relative to the median loss of those pairs.
-TEMPERATURES = (0.1, 0.02, 0.005)
-ITERATIONS = 5
+NEAR = 20
+# Of Sinkhorn's, which are cheap for so few pairs. Temperatures are relative to the median loss of those pairs.
+ITERATIONS = 8
 
 
 def near_circle(points: NDArray[np.float64]) -> bool:
@@ -51,8 +52,9 @@ def assign_around(x0: NDArray[np.float64], x1: NDArray[np.float64]) -> NDArray[n
 def _assign_in_step(x0: NDArray[np.float64], x1: NDArray[np.float64], ends: Sequence[int]) -> NDArray[np.int64]:
     """The same for points in step, with the ends of their sectors.
 
-    The losses are what each pair costs beyond the best partner of its x1, so none is negative. Where a single pair from
-    one sector to another loses more than all pairs found within sectors do together, no better ones exist.
+    A pair loses what it is worse than the best one of its x1 within the sector, so within sectors no loss is negative.
+    Where a single pair from one sector to another loses more than all pairs that were found do together, no better ones
+    exist.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -60,15 +62,22 @@ def _assign_in_step(x0: NDArray[np.float64], x1: NDArray[np.float64], ends: Sequ
     if len(parts) > 1:
         worth = settled(x0, x1, worth)
     # One product gives prices - x1 . x0: PyTorch's, which training has set to one thread; NumPy's pool would wait.
-    left, right = np.column_stack([-x1, np.ones(len(x1))]), np.column_stack([x0, worth])
-    losses = (torch.from_numpy(left) @ torch.from_numpy(right).T).numpy()
-    losses -= losses.min(axis=1, keepdims=True)
-    columns = np.concatenate([part.start + linear_sum_assignment(losses[part, part])[1] for part in parts])
-    total = losses[np.arange(len(columns)), columns].sum()
-    across = (losses[part, others] for part in parts for others in (slice(part.start), slice(part.stop, None)))
-    if all(losses_across.min(initial=np.inf) > total for losses_across in across):
-        return columns
-    return linear_sum_assignment(losses)[1]
+    rows = torch.from_numpy(np.column_stack([-x1, np.ones(len(x1))]))
+    columns = torch.from_numpy(np.column_stack([x0, worth])).T
+    found, total, across = [], 0.0, np.inf
+    for part in parts:
+        losses = (rows[part] @ columns[:, part]).numpy()
+        best = losses.min(axis=1)
+        losses -= best[:, None]
+        pairs = linear_sum_assignment(losses)
+        found.append(part.start + pairs[1])
+        total += losses[pairs].sum()
+        for others in (columns[:, : part.start], columns[:, part.stop :]):
+            if others.numel():
+                across = min(across, ((rows[part] @ others).amin(dim=1).numpy() - best).min())
+    if across > total:
+        return np.concatenate(found)
+    return linear_sum_assignment((rows @ columns).numpy())[1]
 
 
 def sectors(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[int]:
@@ -112,9 +121,8 @@ def prices(x0: NDArray[np.float64], x1: NDArray[np.float64]) -> NDArray[np.float
 def settled(x0: NDArray[np.float64], x1: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
     """Prices (n,) of the points x0 with which more points x1 have a partner of their own than with `start`.
 
-    Sinkhorn's iterations (Cuturi 2013) at three falling temperatures, as in `fmcore.couplings.assignment`, but only for
-    pairs whose places in the order are near to each other. As prices may be any, they need not converge, and where
-    numbers overflow the price does not change.
+    Overrelaxed iterations of Sinkhorn at three falling temperatures, as in `fmcore.couplings.assignment`, but only for
+    pairs whose places in the order are near to each other. Where numbers overflow, prices stay as they are.
     """
     from scipy.sparse import dia_array
 
@@ -135,12 +143,13 @@ def settled(x0: NDArray[np.float64], x1: NDArray[np.float64], start: NDArray[np.
             kernel = np.exp(np.maximum(losses / -temperature, -80))  # denormal numbers would be slow
             by_x0 = dia_array((kernel, np.arange(reach, -reach - 1, -1)), shape=(n, n))
             by_x1, column = by_x0.T, np.ones(n, np.float32)
-            for _ in range(ITERATIONS):
-                row = 1 / (by_x1 @ column)
-                column = 1 / (by_x0 @ row)
-            change = temperature * np.log(column)
-            losses -= temperature * np.log(row) + nearby(change)
-            rise -= change
+            row = 1 / (by_x1 @ column)
+            for _ in range(ITERATIONS - 1):
+                column *= (column * (by_x0 @ row)) ** -RELAXATION
+                row *= (row * (by_x1 @ column)) ** -RELAXATION
+            column = 1 / (by_x0 @ row)
+            losses -= temperature * (np.log(row) + nearby(np.log(column)))
+            rise -= temperature * np.log(column)
     return start + np.nan_to_num(scale * rise, nan=0.0, posinf=0.0, neginf=0.0)
 
 
