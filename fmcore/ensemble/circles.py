@@ -124,33 +124,39 @@ def settled(x0: NDArray[np.float64], x1: NDArray[np.float64], start: NDArray[np.
     Overrelaxed iterations of Sinkhorn at three falling temperatures, as in `fmcore.couplings.assignment`, but only for
     pairs whose places in the order are near to each other. Where numbers overflow, prices stay as they are.
     """
-    from scipy.sparse import dia_array
-
-    n = len(x0)
-    reach = max(2, n // NEAR)
+    reach = max(2, len(start) // NEAR)
 
     def nearby(values: NDArray[Any], outside: float = 0.0) -> NDArray[Any]:
-        """For each of n values its neighbours in a column, (2 reach + 1, n)."""
-        return sliding_window_view(np.pad(values, reach, constant_values=outside), 2 * reach + 1).T
+        """For each of n values a row of its neighbours, (n, 2 reach + 1)."""
+        return sliding_window_view(np.pad(values, reach, constant_values=outside), 2 * reach + 1)
 
     with np.errstate(all="ignore"):
-        losses = nearby(start, np.inf) - x1[:, 0] * nearby(x0[:, 0]) - x1[:, 1] * nearby(x0[:, 1])
-        losses -= losses.min(axis=0)
-        scale = np.median(losses)
-        losses = (losses / scale).astype(np.float32)
-        rise = np.zeros(n, np.float32)
+        price, a, b = (values.astype(np.float32) for values in (start, x0, x1))
+        # What pairs lose: a row for each x1 with the x0 near it, and a row for each x0 with the x1 near it.
+        by_x1 = nearby(price, np.inf) - b[:, :1] * nearby(a[:, 0]) - b[:, 1:] * nearby(a[:, 1])
+        best = by_x1.min(axis=1)
+        by_x0 = price[:, None] - a[:, :1] * nearby(b[:, 0]) - a[:, 1:] * nearby(b[:, 1]) - nearby(best, -np.inf)
+        by_x1 -= best[:, None]
+        scale = np.median(by_x1[::16])
+        by_x1 /= scale
+        by_x0 /= scale
+        rise = np.zeros_like(price)
         for temperature in TEMPERATURES:
-            kernel = np.exp(np.maximum(losses / -temperature, -80))  # denormal numbers would be slow
-            by_x0 = dia_array((kernel, np.arange(reach, -reach - 1, -1)), shape=(n, n))
-            by_x1, column = by_x0.T, np.ones(n, np.float32)
-            row = 1 / (by_x1 @ column)
+            kernel_x1, kernel_x0 = (np.exp(np.maximum(losses / -temperature, -80)) for losses in (by_x1, by_x0))
+            row_in, column_in = np.zeros((2, len(price) + 2 * reach), np.float32)
+            rows, columns = (sliding_window_view(x, 2 * reach + 1) for x in (row_in, column_in))
+            row, column = row_in[reach:-reach], column_in[reach:-reach]  # the windows see what is written here
+            column[:] = 1
+            row[:] = 1 / np.einsum("ik,ik->i", kernel_x1, columns)
             for _ in range(ITERATIONS - 1):
-                column *= (column * (by_x0 @ row)) ** -RELAXATION
-                row *= (row * (by_x1 @ column)) ** -RELAXATION
-            column = 1 / (by_x0 @ row)
-            losses -= temperature * (np.log(row) + nearby(np.log(column)))
-            rise -= temperature * np.log(column)
-    return start + np.nan_to_num(scale * rise, nan=0.0, posinf=0.0, neginf=0.0)
+                column *= (column * np.einsum("ik,ik->i", kernel_x0, rows)) ** -RELAXATION
+                row *= (row * np.einsum("ik,ik->i", kernel_x1, columns)) ** -RELAXATION
+            column[:] = 1 / np.einsum("ik,ik->i", kernel_x0, rows)
+            for_x1, for_x0 = temperature * np.log(row), temperature * np.log(column)
+            by_x1 -= for_x1[:, None] + nearby(for_x0)
+            by_x0 -= nearby(for_x1) + for_x0[:, None]
+            rise -= for_x0
+    return start + np.nan_to_num(scale * rise.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _angles(points: NDArray[np.float64]) -> NDArray[np.float64]:
