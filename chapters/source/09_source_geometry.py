@@ -514,6 +514,9 @@ figure
 #
 #     fmcore measure lee2025/simulation/released
 #     fmcore table simulation
+#
+# With the steps of the text, `lee2025/simulation/paper`, that is nine minutes on two CPU cores: three for the hundred networks but ten, six for the last ten, which
+# pair all the data at every step (chapter 10).
 
 
 # %% slideshow={"slide_type": "fragment"}
