@@ -515,8 +515,8 @@ figure
 #     fmcore measure lee2025/simulation/released
 #     fmcore table simulation
 #
-# With the steps of the text, `lee2025/simulation/paper`, that is nine minutes on two CPU cores: three for the hundred networks but ten, six for the last ten, which
-# pair all the data at every step (chapter 10).
+# With the steps of the text, `lee2025/simulation/paper`, that is nine minutes on two CPU cores: three for nine of the sources, six for `directional_full`, whose ten
+# networks pair all of the data at every step (chapter 10).
 
 
 # %% slideshow={"slide_type": "fragment"}
