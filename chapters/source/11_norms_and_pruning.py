@@ -832,33 +832,34 @@ for title, change in CHANGES.items():
 #
 # On CIFAR-10 $c$ is about 2, and the change of clock can be tried apart from training. The network of `data/pretrained` was trained
 # *without* alignment, with independent pairs. Its record has the same weights sampled four ways: from all noise or from pruned noise
-# ($\tau = .01$, $\tau_r = .048$), in steps equal in $t$ or equal in $s$. 400 images an entry, in two sets; classifier Fréchet distance, .74
+# ($\tau = .01$, $\tau_r = .048$), in steps equal in $t$ or equal in $s$. 400 images an entry, in two sets; classifier Fréchet distance, .71
 # for as many real images.
 
 # %% slideshow={"slide_type": "fragment"}
 photos = recorded["cifar10"]["budgets"]
 network = {(one["start"], one["steps"], one["nfe"]): one["frechet_distance"] for one in photos}
 scatter = {(one["start"], one["steps"], one["nfe"]): one["spread"] for one in photos}
-FEW = (5, 10, 20, 40)
 FOUR = {"plain": ("source", "uniform"), "prune": ("pruned", "uniform")}
 FOUR |= {"norm (clock only)": ("source", "aligned"), "both": ("pruned", "aligned")}
-print(f"{'Euler steps':20}" + "".join(f"{n:>15}" for n in FEW))
+print(f"{'Euler steps':20}" + "".join(f"{n:>15}" for n in NFE))
 for name, key in FOUR.items():
-    print(f"{name:20}" + "".join(f"{network[(*key, n)]:8.2f} ± {scatter[(*key, n)]:4.2f}" for n in FEW))
-clock_costs = {n: network["source", "aligned", n] / network["source", "uniform", n] for n in FEW}
-print(f"{'norm over plain':20}" + "".join(f"{clock_costs[n]:15.2f}" for n in FEW))
-trained_costs = {n: align(paper, "independent", n) for n in FEW}
-print(f"{'the same, paper, I':20}" + "".join(f"{trained_costs[n]:15.2f}" for n in FEW))
-photo_prune = [network["pruned", grid, n] / network["source", grid, n] for grid in ("uniform", "aligned") for n in FEW]
-print(f"prune over plain, eight pairs: {min(photo_prune):.2f} to {max(photo_prune):.2f}")
+    print(f"{name:20}" + "".join(f"{network[(*key, n)]:8.2f} ± {scatter[(*key, n)]:4.2f}" for n in NFE))
+clock_costs = {n: network["source", "aligned", n] / network["source", "uniform", n] for n in NFE}
+print(f"{'norm over plain':20}" + "".join(f"{clock_costs[n]:15.2f}" for n in NFE))
+trained_costs = {n: align(paper, "independent", n) for n in NFE}
+print(f"{'the same, paper, I':20}" + "".join(f"{trained_costs[n]:15.2f}" for n in NFE))
+clocks = ("uniform", "aligned")
+photo_prune = {n: [network["pruned", clock, n] / network["source", clock, n] for clock in clocks] for n in NFE}
+print(f"{'prune over plain':20}" + "".join(f"{plain:9.2f}, {norm:.2f}" for plain, norm in photo_prune.values()))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Pruning helps on photographs, with all budgets and on both clocks**, by a tenth to a quarter: nothing was trained for it. This time the gain
-# is up to four times the scatter of two sets, with few steps at least.
+# **Pruning helps on photographs, up to forty steps and on both clocks**, by a tenth to a quarter: nothing was trained for it. This time the gain
+# is up to four times the scatter of two sets, with few steps at least. With a hundred steps there is none that could be told from chance, where the paper's
+# table has 4 to 9%; ours are 400 images of a network that has seen each training image about three times.
 #
 # **What the clock explains.** The loss with few steps: the clock alone costs as much with five steps as the paper's trained networks lose, and
-# more than they lose with ten, twenty and forty. So what training adds is a *gain*, and a larger one the more steps there are; with five steps there
-# is none to see. Where it comes from, these numbers do not say. The expected loss is the same on both clocks; what is left are the draws
+# more than they lose with ten, twenty and forty; with a hundred it costs next to nothing, and theirs are better for alignment by an eighth. So what
+# training adds is a *gain*, at every number of steps from ten on; with five there is none to see. Where it comes from, these numbers do not say. The expected loss is the same on both clocks; what is left are the draws
 # of times, the scaling of what the network reads and predicts, and the difference between any two trainings, about which the paper's table
 # says nothing. If the gain is in training, one may have it without the cost: train with norms aligned, and sample in steps equal in $t$. Nobody
 # has shown that this works; it is one line with `scaled_up` and a factor of $1/c$.
@@ -926,6 +927,7 @@ prune = CHANGES["pruned over plain"]
 largest_paper = max(prune(paper, row, n) for row in NAMES for n in NFE)
 largest_ours = max(prune(ours, row, n) for row in NAMES for n in NFE)
 small_prune = {5: max(prune(small, row, 5) for row in NAMES), 100: min(prune(small, row, 100) for row in NAMES)}
+few_prune = max(max(photo_prune[n]) for n in NFE[:-1])
 small_slope = align(small, "independent", 5) / align(small, "independent", 100)
 against_chance = {name: distance / chance for name, (distance, chance) in tests.items()}
 saved = 1 / shares[0.15][1] / shares[0.15][2]
@@ -950,8 +952,9 @@ rows = [
     Claim("small network on CIFAR-10, 5 steps, pruned over plain: largest of 4", small_prune[5], below(0.97)),
     Claim("the same, 100 steps: smallest of 4", small_prune[100], above(1)),
     Claim("small network, I, aligned over not: 5 steps over 100", small_slope, above(1.1)),
-    Claim("record of the CIFAR-10 network, pruned over plain: largest of 8", max(photo_prune), below(0.95)),
-    Claim("the same, 5 steps: norm over plain by the clock alone", clock_costs[5], between(1.5, 1.65)),
+    Claim("CIFAR-10 network, up to 40 steps, pruned over plain: largest of 8", few_prune, below(0.95)),
+    Claim("the same, 100 steps: smallest of 2", min(photo_prune[100]), above(0.95)),
+    Claim("CIFAR-10 network, 5 steps: norm over plain by the clock alone", clock_costs[5], between(1.5, 1.65)),
     Claim("the same, 40 steps", clock_costs[40], between(1.1, 1.25)),
 ]
 claims.table(rows, title="What you saw (continued)")
