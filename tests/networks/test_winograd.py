@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,11 +30,13 @@ def test_it_is_the_convolution(shape, memory):
     assert_close(winograd.winograd(x, weight, bias), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_rounding_is_about_that_of_the_plain_sum():
+def test_rounding_is_less_than_that_of_adding_terms_one_by_one():
+    """Errors of n additions in a row, each of half a unit in the last place or less, add up like a random walk. What
+    the long way gives is no measure: libraries add in blocks, whose size depends on the processor."""
     x, weight, _ = problem(256, 256, (16, 16))
     exact = F.conv2d(x.double(), weight.double(), padding=1)
-    short, plain = ((y - exact).norm() for y in (winograd.winograd(x, weight), F.conv2d(x, weight, padding=1)))
-    assert short < 4 * plain
+    error = (winograd.winograd(x, weight) - exact).norm() / exact.norm()
+    assert error < math.sqrt(9 * 256) * torch.finfo(torch.float32).eps
 
 
 def test_first_and_second_derivatives_are_those_of_the_convolution():
