@@ -515,8 +515,8 @@ figure
 #     fmcore measure lee2025/simulation/released
 #     fmcore table simulation
 #
-# With the steps of the text, `lee2025/simulation/paper`, that is nine minutes on two CPU cores: three for nine of the sources, six for `directional_full`, whose ten
-# networks pair all of the data at every step (chapter 10).
+# The same for the steps of the text is `lee2025/simulation/paper`. Most of its time goes into `directional_full`, whose networks pair all of the data at every step
+# (chapter 10).
 
 
 # %% slideshow={"slide_type": "fragment"}
@@ -543,6 +543,7 @@ def show_table(setting="released"):
 
 
 show_table()
+print(f"with the steps of the text, on two CPU cores: {simulated['paper']['wall_seconds'] / 60:.0f} minutes")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # `independent` and `transport` start from the ring, `density_6000` from a flow of 6,000 steps. The other rows belong to chapters 10 and 11.

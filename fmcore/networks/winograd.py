@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Small numbers of both signs, among them the inverse of one another: rounding errors stay at twice those of the plain
-# sum. With the usual 0, 1, -1, 2, -2 they are at three times.
+# Small numbers of both signs, among them the inverse of one another: rounding errors are two thirds of those with the
+# usual 0, 1, -1, 2, -2, and below those of adding the terms one by one. Libraries that add in blocks have smaller ones.
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 TILE, TAPS = 4, 3
 SPAN = TILE + TAPS - 1  # inputs a tile, in each direction
