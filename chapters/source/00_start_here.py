@@ -388,22 +388,23 @@ plotting.curves(
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Chapters
 #
+# <!-- map: written by fmcore.course.build -->
+#
 # | Chapter | What it answers |
 # |---|---|
 # | [01 Diffusion](01_diffusion.ipynb) | How do diffusion models make data from noise, and why is that a flow? |
 # | [02 Flows](02_flows.ipynb) | When is a flow invertible, how dense are its samples, how exact is a solver? |
 # | [03 Flow matching](03_flow_matching.ipynb) | Why does regression on single pairs learn the velocity of all of them? |
-# | 04 Probability paths | Which path is best: diffusion or a straight line? |
-# | 05 Optimal transport | What changes when pairs are chosen, not drawn? |
-# | 06 Images | How do five ways of training compare on images at equal cost? |
-# | 07 Closed form | What does the exact velocity do in many dimensions? |
-# | 08 Generalization | Why does a network make new data when the exact velocity does not? |
-# | 09 Source geometry | What does a Gaussian look like in many dimensions, and is a better source possible? |
-# | 10 Source direction | What if the source already points at the data? |
-# | 11 Norms and pruning | How much is gained by sizes that match and directions left out? |
-# | 12 At scale | What is different with many GPUs, large images, and published numbers? |
+# | [04 Probability paths](04_probability_paths.ipynb) | Which path is best: diffusion or a straight line? |
+# | [05 Optimal transport](05_optimal_transport.ipynb) | What changes when pairs are chosen, not drawn? |
+# | [06 Images](06_images.ipynb) | How do five ways of training compare on images at equal cost? |
+# | [07 Closed form](07_closed_form.ipynb) | What does the exact velocity do in many dimensions? |
+# | [08 Generalization](08_generalization.ipynb) | Why does a network make new data when the exact velocity does not? |
+# | [09 Source geometry](09_source_geometry.ipynb) | What does a Gaussian look like in many dimensions, and is a better source possible? |
+# | [10 Source direction](10_source_direction.ipynb) | What if the source already points at the data? |
+# | [11 Norms and pruning](11_norms_and_pruning.ipynb) | How much is gained by sizes that match and directions left out? |
 #
-# Chapters without a link are not written yet.
+# <!-- end of map -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Words
@@ -465,4 +466,8 @@ claims.table(
 # 3. **An Euler solver.** Follow a velocity in $n$ equal steps.
 # 4. **The exact velocity.** Write $u^*$ for the straight path, with the weights as a softmax.
 #
-# Next: [01 Diffusion](01_diffusion.ipynb).
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [01 Diffusion](01_diffusion.ipynb). How do diffusion models make data from noise, and why is that a flow?
+#
+# <!-- end of next -->

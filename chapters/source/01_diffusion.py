@@ -901,3 +901,9 @@ claims.table(
 # 3. **One step of the SDE**, for any noise scale.
 # 4. **DDIM: another step for the ODE.** Use what is known about the path; when is it better than Euler at equal NFE?
 # 5. **The ODE of a variance-exploding path.** The same derivation for the other schedule.
+#
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [02 Flows](02_flows.ipynb). When is a flow invertible, how dense are its samples, how exact is a solver?
+#
+# <!-- end of next -->

@@ -1155,4 +1155,8 @@ claims.table(
 # 4. **A motion that leaves a Gaussian unchanged.** Find $w$ with $\operatorname{div}(p\, w) = 0$ for any covariance.
 # 5. **Hutchinson's estimate and its spread.** From probes, and its standard deviation from the Jacobian.
 #
-# Next: [03 Flow matching](03_flow_matching.ipynb), which gets the velocity without a solve.
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [03 Flow matching](03_flow_matching.ipynb). Why does regression on single pairs learn the velocity of all of them?
+#
+# <!-- end of next -->

@@ -962,4 +962,8 @@ claims.table(rows)
 # 4. **The loss of a perfect network.** For Gaussian data the variance of the target can be computed with a pencil.
 # 5. **A sampler.** Euler's method, and where its last evaluation lies.
 #
-# Next: chapter 04, probability paths. What changes when the straight line is replaced by another path?
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [04 Probability paths](04_probability_paths.ipynb). Which path is best: diffusion or a straight line?
+#
+# <!-- end of next -->

@@ -1152,5 +1152,8 @@ claims.table(of_the_flow + of_the_solver + of_the_model)
 # 4. **The same place on another path:** the change of clock and ruler.
 # 5. **NFE at equal error:** read it off two curves.
 #
-# Next: chapter 05, optimal transport. The path does not change which noise becomes which image. What does is the
-# *coupling*: which noise meets which data point in training.
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [05 Optimal transport](05_optimal_transport.ipynb). What changes when pairs are chosen, not drawn?
+#
+# <!-- end of next -->

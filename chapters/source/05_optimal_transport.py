@@ -1167,4 +1167,8 @@ claims.table(rows, title="What you saw (continued)")
 # 4. **Sinkhorn's iterations.** Four lines, and the places where a sign or a $1/n$ gets lost.
 # 5. **Pairs and labels.** Pair within the classes, and count the images that are alone in theirs.
 #
-# Next: chapter 06, images. The same loss, a U-Net, and real measures of quality.
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [06 Images](06_images.ipynb). How do five ways of training compare on images at equal cost?
+#
+# <!-- end of next -->

@@ -314,8 +314,7 @@ print(f"loss by hand {loss.detach():.4f}, of fmcore {same_loss:.4f}; predicted f
 # ## Train
 #
 # 400 steps of 64 images with Adam: the learning rate rises over 50 steps to 0.01 and falls linearly to zero, the
-# gradient is clipped, and a moving average of the weights is kept for sampling (chapter 12 says what each of these is
-# worth). About half a minute.
+# gradient is clipped, and a moving average of the weights is kept for sampling. About half a minute.
 
 
 # %% slideshow={"slide_type": "fragment"}
@@ -1226,5 +1225,8 @@ claims.table(rows, title="What you saw: Fréchet distances")
 # 4. **A Fréchet distance** from two sets of features.
 # 5. **The velocity of a noise predictor,** so that DDPM can be sampled as a flow.
 #
-# Next: chapter 07, closed form. The exact velocity of a finite data set is attention over the training images, and it
-# copies them.
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [07 Closed form](07_closed_form.ipynb). What does the exact velocity do in many dimensions?
+#
+# <!-- end of next -->

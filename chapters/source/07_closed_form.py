@@ -1104,4 +1104,8 @@ claims.table(rows, title="What you saw: a network beside the exact velocity")
 # 4. **The effective number of images,** without a logarithm of zero.
 # 5. **The time of the collapse** from $n$, $d$ and $s$.
 #
-# Next: chapter 08, generalization. When does a network stop following the exact velocity, and why is that good?
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [08 Generalization](08_generalization.ipynb). Why does a network make new data when the exact velocity does not?
+#
+# <!-- end of next -->

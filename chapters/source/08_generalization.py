@@ -1089,4 +1089,8 @@ claims.table(rows, title="What you saw: records of CIFAR-10")
 # 3. **A hybrid sampler** in Euler steps, and where it sends points of two moons.
 # 4. **Copies.** The share of samples that repeat a training image.
 #
-# Next: chapter 09, source geometry. All flows so far start from the same Gaussian noise. Why that one?
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [09 Source geometry](09_source_geometry.ipynb). What does a Gaussian look like in many dimensions, and is a better source possible?
+#
+# <!-- end of next -->

@@ -831,4 +831,8 @@ claims.table(rows, title="What you saw (continued)")
 # 3. **Pairs that must cross** between modes.
 # 4. **The best of ten** checkpoints, and the last.
 #
-# Next: chapter 10, source direction. If the density is the wrong thing to copy, is the direction the right one?
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [10 Source direction](10_source_direction.ipynb). What if the source already points at the data?
+#
+# <!-- end of next -->

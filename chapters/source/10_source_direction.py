@@ -1212,4 +1212,8 @@ claims.table(rows, title="What you saw: digits")
 # 4. **One step of spherical k-means.**
 # 5. **How much do the targets disagree?** The variance behind the floor, for any source.
 #
-# Next: chapter 11, norms and pruning. If only sampling leaves out directions, and lengths are made to agree?
+# <!-- next: written by fmcore.course.build -->
+#
+# Next: [11 Norms and pruning](11_norms_and_pruning.ipynb). How much is gained by sizes that match and directions left out?
+#
+# <!-- end of next -->

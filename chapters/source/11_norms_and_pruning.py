@@ -984,4 +984,8 @@ claims.table(rows, title="What you saw (continued)")
 # 3. **Ends without data.** Principal axes, both of their ends, and the cosines of data with them.
 # 4. **A sampler that wastes less.** The probability of acceptance.
 #
-# Next: chapter 12, at scale.
+# <!-- next: written by fmcore.course.build -->
+#
+# This is the last chapter. The map of all of them is in [00 Start here](00_start_here.ipynb).
+#
+# <!-- end of next -->

@@ -2,11 +2,13 @@
 
     python -m fmcore.course.build                  every chapter (executed) and every exercise sheet
     python -m fmcore.course.build 01_diffusion     the chapter and the exercises of that name
+    python -m fmcore.course.build --text           only what is text: nothing is run, outputs stay as they are
     python -m fmcore.course.build --check          write nothing; exit 1 when a notebook is not what its source says
 
 A chapter is written in chapters/source/NN_topic.py (jupytext's percent format) and read in chapters/NN_topic.ipynb,
 with its outputs. Exercises and answers are written together in chapters/solutions/NN_topic.py; learners get
 chapters/exercises/NN_topic.ipynb, without what stands between `### BEGIN SOLUTION` and `### END SOLUTION`.
+What one chapter says of others is written into README.md and into the sources too (`fmcore.course.contents`).
 """
 
 from __future__ import annotations
@@ -106,13 +108,18 @@ def without_solution(code: str, where: str = "cell") -> str:
     return stub
 
 
-def build(pair: Pair, root: Path = ROOT) -> float | None:
-    """Write one notebook. Returns the seconds that a chapter took; None for exercises, which are not executed."""
+def build(pair: Pair, root: Path = ROOT, text: bool = False) -> float | None:
+    """Write one notebook. Returns the seconds that a chapter took; None if it was not executed.
+
+    Exercise sheets are never executed. With `text`, chapters are not either: outputs are those of the stored notebook.
+    """
     import nbformat
 
     notebook = pair.fresh()
     seconds = None
-    if not pair.student:
+    if not pair.student and text:
+        keep_outputs(notebook, pair.notebook)
+    elif not pair.student:
         seconds = execute(notebook, pair.notebook.parent)
         if record_time(pair.name, seconds, root / TIMES):
             refresh_card(notebook, pair.notebook.parent)
@@ -121,6 +128,18 @@ def build(pair: Pair, root: Path = ROOT) -> float | None:
     pair.notebook.parent.mkdir(parents=True, exist_ok=True)
     replace(pair.notebook, nbformat.writes(notebook) + "\n")
     return seconds
+
+
+def keep_outputs(notebook: Any, file: Path) -> None:
+    """Take over the outputs of the stored notebook, whose code must be the same."""
+    import nbformat
+
+    stored = nbformat.read(file, as_version=4) if file.is_file() else nbformat.v4.new_notebook()
+    new, old = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (notebook, stored))
+    if [cell.source for cell in new] != [cell.source for cell in old]:
+        raise BuildError("its code has changed, so it must be run: leave out --text")
+    for cell, before in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
 
 
 def difference(pair: Pair) -> str:
@@ -163,17 +182,33 @@ def out_of_step(root: Path = ROOT, names: tuple[str, ...] = ()) -> list[str]:
             messages.append(f"{pair.notebook.relative_to(root)} against {pair.source.relative_to(root)}:\n{problem}")
     if not names:
         messages += [f"{path.relative_to(root)} has no source" for path in orphans(root)]
-    readme = root / "README.md"
-    if readme.is_file() and with_contents(root) != readme.read_text(encoding="utf-8"):
-        messages.append("the table of chapters in README.md is not what the chapters say")
+    for path, text in with_contents(root).items():
+        if text != path.read_text(encoding="utf-8"):
+            messages.append(f"{path.relative_to(root)}: what it says of the chapters is not what they say")
     return messages
 
 
-def with_contents(root: Path = ROOT) -> str:
-    """The text of README.md with its table of chapters written again."""
-    chapters = [(pair.name, pair.fresh()) for pair in pairs(root) if not pair.student]
-    text = (root / "README.md").read_text(encoding="utf-8")
-    return contents.updated(text, contents.table(chapters, root / TIMES))
+def with_contents(root: Path = ROOT) -> dict[Path, str]:
+    """README.md and the sources of the chapters, with the places written again that list chapters."""
+    chapters = [pair for pair in pairs(root) if not pair.student]
+    notebooks = [(pair.name, pair.fresh()) for pair in chapters]
+    texts = {}
+    if (readme := root / "README.md").is_file():
+        texts[readme] = contents.updated(
+            readme.read_text(encoding="utf-8"), "chapters", contents.table(notebooks, root / TIMES)
+        )
+    known = contents.listed({name: contents.title(notebook) for name, notebook in notebooks})
+    for pair in chapters:
+        text = contents.updated(pair.source.read_text(encoding="utf-8"), "map", contents.overview(known))
+        texts[pair.source] = contents.updated(text, "next", contents.onward(pair.name, known))
+    return texts
+
+
+def write_contents(root: Path = ROOT) -> None:
+    """Write what `with_contents` has, where it is new."""
+    for path, text in with_contents(root).items():
+        if text != path.read_text(encoding="utf-8"):
+            replace(path, text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,6 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m fmcore.course.build", description="Write the notebooks of the course."
     )
     parser.add_argument("names", nargs="*", help="chapters, for example 01_diffusion (default: all)")
+    parser.add_argument("--text", action="store_true", help="run nothing: outputs stay, where the code is the same")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a notebook is out of step")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -204,18 +240,18 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait slow each other down tenfold
     if hasattr(os, "sched_setaffinity"):  # so that the run time means what it says on a larger machine
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    write_contents(root)
     failed = False
     for pair in pairs(root):
         if names and pair.name not in names:
             continue
         try:
-            seconds = build(pair, root)
+            seconds = build(pair, root, options.text)
             print(f"{pair.notebook.relative_to(root)}" + (f"  {seconds:.1f} s" if seconds else ""), flush=True)
         except (BuildError, CellExecutionError) as error:
             failed = True
             print(f"{pair.notebook.relative_to(root)} was not written: {error}", file=sys.stderr, flush=True)
-    if (root / "README.md").is_file():
-        replace(root / "README.md", with_contents(root))
+    write_contents(root)  # again, with the times just measured
     return 1 if failed else 0
 
 
