@@ -98,7 +98,7 @@ def _vector_jacobian_products(v: Tensor, x: Tensor, vectors: Tensor) -> Tensor |
         try:
             return torch.autograd.grad(v, x, vectors, retain_graph=True, is_grads_batched=True, allow_unused=True)[0]
         except RuntimeError as error:  # not every layer and memory layout can be batched, channels_last for one
-            if "vmap" not in str(error):
+            if not any(word in str(error).lower() for word in ("vmap", "batching rule")):
                 raise
     products = [torch.autograd.grad(v, x, vector, retain_graph=True, allow_unused=True)[0] for vector in vectors]
     return None if products[0] is None else torch.stack(products)

@@ -16,6 +16,9 @@ class EvaluationConfig:
         method, solver_steps, rtol, atol: the solver; solver_steps is for fixed-step methods only.
         solver_batch: images solved together, for samples and bits/dim. An adaptive solver chooses its steps for the
             whole batch, so NFE depends on it (a little). It is also the unit in which processes share the work.
+        sample_precision: of the network while it samples. "bf16" is bfloat16 autocast, for a solver with fixed steps:
+            an adaptive one would take the rounding for error. Everything else is measured in float32.
+        sample_compile: compile the network for sampling with torch.compile; worth its minute for thousands of images.
         generated_sets: how many sets of images are generated, at least two, to show a spread.
         set_images: images of a set; none for as many as are held out. A Frechet distance is biased by the number of
             images, so generated and held-out images are compared with the training split in equal numbers.
@@ -52,6 +55,8 @@ class EvaluationConfig:
     rtol: float = 1e-5
     atol: float = 1e-5
     solver_batch: int = 1000
+    sample_precision: Literal["fp32", "bf16"] = "fp32"
+    sample_compile: bool = False
     generated_sets: int = 3
     set_images: int | None = None
     likelihood_images: int | None = None
@@ -79,6 +84,11 @@ class EvaluationConfig:
             raise ValueError(
                 f"method={self.method} with solver_steps={self.solver_steps}: dopri5 chooses its own steps "
                 "(leave solver_steps out), every other method needs solver_steps"
+            )
+        if self.sample_precision == "bf16" and self.method == "dopri5":
+            raise ValueError(
+                "sample_precision=bf16 with method=dopri5: an adaptive solver takes the rounding for error and makes "
+                "ever smaller steps; choose fixed ones, for example method=heun solver_steps=25"
             )
         least = {"generated_sets": 2, "set_images": 2, "likelihood_images": 0, "curve_images": 2, "velocity_pairs": 0}
         least |= dict.fromkeys(("solver_batch", "solver_steps", "probes", "draws", "probe_repeats", "hybrid_images"), 1)

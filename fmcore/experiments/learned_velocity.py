@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fmcore import velocity as velocities
 from fmcore.checkpoints import check_same
@@ -34,7 +35,27 @@ def build_network(configuration: Configuration, shape: tuple[int, int, int]) -> 
         )
 
 
-def as_velocity(network: UNet, configuration: Configuration) -> Velocity:
+def for_sampling(network: UNet, configuration: Configuration) -> Velocity:
+    """The network as it is called while it samples: compiled and in bfloat16 where the evaluation says so.
+
+    It shares the weights, so that loading others changes both. Where training had the channels last, so has this.
+    """
+    settings = configuration.evaluation
+    if settings.sample_precision == "fp32" and not settings.sample_compile:
+        return network
+    layout = torch.channels_last if configuration.training.channels_last else torch.contiguous_format
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    compiled = torch.compile(network) if settings.sample_compile else network
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        called = compiled if len(x) == settings.solver_batch else network  # another size would be compiled anew
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.sample_precision == "bf16"):
+            return called(x.contiguous(memory_format=layout), t).to(x.dtype)
+
+    return predict
+
+
+def as_velocity(network: Velocity, configuration: Configuration) -> Velocity:
     """The velocity that belongs to what the network predicts."""
     path = configuration.build_path()
     if configuration.loss in VELOCITY_LOSSES:

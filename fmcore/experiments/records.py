@@ -53,10 +53,13 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with "+changes" if files differ from it; None for an installed package."""
+    """The commit of this source tree, with "+changes" if files differ from it; None for an installed package.
+
+    A copy of the tree without its history takes the commit from the environment variable FMCORE_COMMIT.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
-        return None
+        return os.environ.get("FMCORE_COMMIT") or None
 
     def git(*arguments: str) -> str:
         return subprocess.run(

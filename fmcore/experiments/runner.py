@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmcore import data, distributed
 from fmcore import velocity as velocities
@@ -38,7 +38,7 @@ from fmcore.experiments.configuration import (
     with_overrides,
     without_place,
 )
-from fmcore.experiments.learned_velocity import as_velocity, build_network, load_weights
+from fmcore.experiments.learned_velocity import as_velocity, build_network, for_sampling, load_weights
 from fmcore.experiments.sampling import Variant
 from fmcore.experiments.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.snapshots import Snapshots, keep_weights
@@ -46,6 +46,7 @@ from fmcore.experiments.training_pairs import batch_loss, batch_maker, training_
 from fmcore.solvers import Solution, solve
 from fmcore.sources import Pruned
 from fmcore.training import train
+from fmcore.training.loop import Keep
 
 FILES = (
     "config.json",
@@ -62,11 +63,24 @@ FILES = (
 
 
 def train_run(
-    configuration: Configuration, folder: Path, resume: bool = False, overwrite: bool = False, progress: bool = True
+    configuration: Configuration,
+    folder: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    keep: Keep | None = None,
 ) -> None:
     """Train and leave config, checkpoint, weights, losses and the training half of the record in the folder.
 
-    Started by torchrun, all processes call this; process 0 writes.
+    Started by torchrun, all processes call this; process 0 writes. With `minutes`, the configuration that is left has
+    the number of steps that fitted into them.
+
+    Args:
+        configuration: of the experiment.
+        folder: of the run.
+        resume, overwrite: what to do if there is a run already.
+        progress: whether to show it.
+        keep: called as that of `fmcore.training.train`, for what else should be kept at each checkpoint.
 
     Raises:
         FileExistsError: if the folder is not empty and neither resume nor overwrite was asked for.
@@ -81,16 +95,25 @@ def train_run(
         distributed.first(lambda: fitted_source.fit_once(configuration, folder, images, train_on))
         source = fitted_source.of_run(configuration, folder, images, train_on)
         snapshots = Snapshots(folder, configuration.evaluation.curve_every)
+
+        def keep_all(step: int, averaged: nn.Module) -> None:
+            snapshots.keep(step, averaged)
+            if keep is not None:
+                keep(step, averaged)
+
         trained = train(
             model,
-            snapshots.watching(batch_loss(configuration, images, train_on)),
+            batch_loss(configuration, images, train_on),
             train_on,
             settings,
             folder / "checkpoint.pt",
             resume=resume,
             progress=progress,
             prepare=batch_maker(configuration, images, source),
+            keep=keep_all,
         )
+        configuration = replace(configuration, training=trained.config)
+        settings = trained.config
         lines = [f"{step},{loss:.6g}" for step, loss in enumerate(trained.losses.tolist())]
         record = {
             "experiment": configuration.experiment,
@@ -116,7 +139,7 @@ def train_run(
         }
 
         def leave() -> None:
-            snapshots.look()
+            records.write_json(folder / "config.json", to_dict(configuration))
             keep_weights(trained.ema.state_dict(), folder / "weights.safetensors", configuration.source)
             write_file(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]).encode())
             records.write_json(folder / "record.json", record)
@@ -147,7 +170,10 @@ def prepare_folder(configuration: Configuration, folder: Path, resume: bool, ove
             raise FileExistsError(f"{folder} is not empty and holds no run (no config.json): choose another --run-dir")
     if resume and config.exists():
         saved = from_dict(records.read_json(config))
-        check_same(flat(without_place(saved)), flat(without_place(configuration)), f"the run in {folder} was started")
+        asked = without_place(configuration)
+        if configuration.training.minutes is not None:  # the steps that fit into them may have been set
+            asked["training"]["steps"] = saved.training.steps
+        check_same(flat(without_place(saved)), flat(asked), f"the run in {folder} was started")
     if overwrite:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
@@ -163,7 +189,8 @@ class Run:
         configuration, data, path: what it was trained on.
         training_images: the images of the training split that it saw, whole numbers.
         device: where it computes.
-        velocity: the learned velocity on the scale of the data, whatever the network predicts.
+        velocity: the learned velocity on the scale of the data, whatever the network predicts, in float32.
+        sampling_velocity: the same, computed as samples are drawn (`sample_precision`, `sample_compile`).
         fitted: the source of the training.
         source: the distribution that samples start from, on the scale of the data.
 
@@ -193,6 +220,10 @@ class Run:
         self.device = distributed.local_device()
         self.network = build_network(self.configuration, self.data.shape).to(self.device).eval().requires_grad_(False)
         self.velocity = self.fitted.velocity(as_velocity(self.network, self.configuration))
+        fast = for_sampling(self.network, self.configuration)
+        self.sampling_velocity = (
+            self.velocity if fast is self.network else self.fitted.velocity(as_velocity(fast, self.configuration))
+        )
         self.use_weights(folder / "weights.safetensors")
 
     def use_weights(self, file: Path) -> None:
@@ -233,11 +264,12 @@ class Run:
         x0 = (self.source if source is None else source).sample(n, generator).to(self.device)
         if variant is not None:
             factor = variant.factor
-            velocity = self.velocity if factor == 1 else velocities.scaled_up(self.velocity, factor)
+            moving = self.sampling_velocity
+            velocity = moving if factor == 1 else velocities.scaled_up(moving, factor)
             found = solve(velocity, x0, t1=self.path.t_max, method="euler", steps=variant.euler_steps)
             return replace(found, x=found.x / factor)
         return solve(
-            self.velocity,
+            self.sampling_velocity,
             x0,
             t1=self.path.t_max,
             method=settings.method,

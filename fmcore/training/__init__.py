@@ -4,6 +4,8 @@ config      TrainingConfig: everything that is needed to repeat a run
 schedule    the learning rate and the decay of the average, as functions of the step
 batches     which images make batch k, which process takes which of them, and the seeds of all noise
 feeding     how batches reach the device
+minutes     the number of steps that fits into so many minutes
+progress    a bar, or lines
 loop        train
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,10 @@ class TrainingConfig:
 
     Attributes:
         steps: optimizer steps.
+        minutes: how long to train, in place of a number of steps; none for `steps`. The second half of the warm-up
+            tells the speed, and at its end, the last moment at which nothing depends on it yet, the number of steps is
+            set so that training ends after so many minutes, compiling included. Checkpoints begin then, and hold that
+            number: what follows, and a resumed run, is exactly a run that was given these steps.
         batch: images a step, over all processes.
         lr: peak learning rate of Adam.
         warmup: steps over which the learning rate rises linearly from 0.
@@ -31,6 +36,11 @@ class TrainingConfig:
             cheaper to pair, and each process prepares only the blocks that it needs.
         channels_last: store images and convolution weights with the channels last (faster on recent GPUs with bf16).
         compile: compile the network with torch.compile (the first step takes a minute or more, the others less).
+            Micro-batches must then be of one size, since another one would be compiled anew.
+        minutes: how long to train, compiling included, in place of `steps`; none for a number of steps. The second half
+            of the warm-up tells the speed. At its end, the last moment at which nothing depends on it, the number of
+            steps is set, and the rate decays in full. Checkpoints begin there and hold that number: what follows, also
+            after a resume, is exactly a run that was given these steps.
     """
 
     steps: int = 1000
@@ -47,6 +57,7 @@ class TrainingConfig:
     coupled: int | None = None
     channels_last: bool = False
     compile: bool = False
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "checkpoint_every", "accumulate"):
@@ -59,5 +70,10 @@ class TrainingConfig:
             raise ValueError(f"warmup and seed must not be negative, got {self.warmup} and {self.seed}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is a decay in [0, 1), where 0 means no averaging; got {self.ema}")
+        if self.minutes is not None and (not 0 <= self.minutes < math.inf or self.warmup < 4):
+            raise ValueError(
+                f"minutes={self.minutes} with warmup={self.warmup}: minutes must be a finite number from 0, and the "
+                "speed is measured during the warm-up, which needs at least 4 steps"
+            )
         if self.coupled is not None and self.coupled < 1:
             raise ValueError(f"coupled must be at least 1 image, or None for the whole batch; got {self.coupled}")

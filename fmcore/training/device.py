@@ -16,24 +16,31 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 def borrowed_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
     """PyTorch's own generators, which dropout draws from: to seed at will, and given back as they were."""
     gpus = [device] if device.type == "cuda" else []
+    if gpus:
+        torch.cuda.init()  # before it, there are no generators
     with torch.random.fork_rng(gpus):
         yield [torch.default_generator, *(torch.cuda.default_generators[gpu.index] for gpu in gpus)]
 
 
 @contextmanager
 def products(precision: str, device: torch.device) -> Iterator[None]:
-    """Allow or forbid TF32 on an NVIDIA GPU, by default allowed in convolutions only; and put it back."""
+    """Allow or forbid TF32 on an NVIDIA GPU, by default allowed in convolutions only; and put it back.
+
+    With TF32 or bfloat16, convolutions are also tried in several ways at first, and the fastest is kept. Which one that
+    is can differ from run to run, and with it the rounding: not so with "fp32".
+    """
     if device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
-    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    cudnn.allow_tf32 = cudnn.benchmark = precision != "fp32"
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        cudnn.allow_tf32, cudnn.benchmark = before[1:]
 
 
 def keep_freed_memory(device: torch.device) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,7 +21,7 @@ RESIDENT_SHARE = 0.25
 def feed(
     data: Rows,
     config: TrainingConfig,
-    steps: range,
+    steps: Iterable[int],
     parts: list[range],
     device: torch.device,
     prepare: Prepare | None,
@@ -34,7 +34,7 @@ def feed(
     """
     data, home = resident(data, device)
     mine = range(parts[0].start, parts[-1].stop)
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None  # first: its kernels are small
     if stream is not None:
         stream.wait_stream(torch.cuda.current_stream(device))  # the data may still be on their way
 

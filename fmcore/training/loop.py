@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -27,11 +27,14 @@ from fmcore.training.batches import Prepare, Rows, derived_seed, microbatches
 from fmcore.training.config import TrainingConfig
 from fmcore.training.device import borrowed_generators, keep_freed_memory, products, update_average
 from fmcore.training.feeding import feed
+from fmcore.training.minutes import StepsForMinutes
+from fmcore.training.progress import progress_bar
 from fmcore.training.resuming import changed_processes, restore, saved_state
 from fmcore.training.schedule import ema_decay, learning_rate
 
 ModelType = TypeVar("ModelType", bound=nn.Module)
 Loss = Callable[[Any, Any, torch.Generator], Tensor]
+Keep = Callable[[int, nn.Module], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Trained(Generic[ModelType]):
         seconds: spent in training steps, over all resumed parts.
         images_per_second: the images of all steps, over all processes, by these seconds.
         processes: how many trained together, in the last part.
+        config: how it was trained; with the number of steps, where minutes were given.
         notes: what a record of the run must say besides, such as that the number of processes changed.
     """
 
@@ -54,6 +58,7 @@ class Trained(Generic[ModelType]):
     seconds: float
     images_per_second: float
     processes: int
+    config: TrainingConfig
     notes: tuple[str, ...]
 
 
@@ -67,6 +72,7 @@ def train(
     progress: bool = True,
     prepare: Prepare | None = None,
     ahead: int = 1,
+    keep: Keep | None = None,
 ) -> Trained[ModelType]:
     """Train a network on batches of rows of data, on the device that holds the network.
 
@@ -90,13 +96,16 @@ def train(
             batch is cut: flips, noise, times, and the coupling, which sees `config.coupled` images at once. What it
             returns, a tensor or a tuple of them with one row an image, goes to the loss in place of ``data[rows]``.
         ahead: how many batches a thread prepares early; 0 for no thread. `prepare` must draw from its generator only.
+        keep: ``keep(steps made, averaged network)``, which process 0 calls before each checkpoint that it writes, so
+            that a resumed run has kept all that one without interruption has.
 
     Raises:
         FileExistsError: if the checkpoint exists and resume was not asked for.
         FloatingPointError: if the loss or its gradient stops being finite; the checkpoint holds a state before that.
         OSError: if a checkpoint cannot be written; the one before stays as it was.
         ProcessLost: if another process failed or was killed.
-        ValueError: if the checkpoint is damaged or belongs to another configuration.
+        ValueError: if the checkpoint is damaged or belongs to another configuration, or if micro-batches of two sizes
+            would be compiled.
     """
     path = None if checkpoint is None else Path(checkpoint)
     if len(data) == 0:
@@ -112,12 +121,14 @@ def train(
         state = distributed.first(saved_state, path, config, resume)
         kept = state is not None
 
+        parts = microbatches(config.batch, config.accumulate, distributed.rank(), processes)
+        if config.compile:
+            check_one_size(config.batch, len(parts) * processes)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.train()
         network = torch.compile(model) if config.compile else model
         objective = stack.enter_context(distributed.data_parallel(Objective(network, loss)))
-        parts = microbatches(config.batch, config.accumulate, distributed.rank(), processes)
         noise = torch.Generator(device)
         if processes > 2:
             rehearsal = feed(data, config, range(1), parts[-1:], device, prepare, ahead=0)
@@ -129,16 +140,25 @@ def train(
         seconds, notes = 0.0, []
         if state is not None:
             restore(path, state, model, averaged, optimizer)
+            config = replace(config, steps=state["config"]["steps"])
             losses, seconds, notes = state["losses"].tolist(), state["seconds"], state["notes"]
             notes += changed_processes(len(losses), state["processes"], processes)
             state = None  # as large as the network, the average and Adam's moments together
 
-        steps = range(len(losses), config.steps)
-        batches = stack.enter_context(closing(feed(data, config, steps, parts, device, prepare, ahead)))
-        bar = stack.enter_context(progress_bar(config, len(losses), progress and distributed.rank() == 0))
+        begin, open_end = len(losses), config.minutes is not None and not kept
+
+        def steps() -> Iterator[int]:
+            step = begin
+            while open_end or step < config.steps:
+                yield step
+                step += 1
+
+        batches = stack.enter_context(closing(feed(data, config, steps(), parts, device, prepare, ahead)))
+        bar = stack.enter_context(progress_bar(config, begin, progress and distributed.rank() == 0))
         unread: list[Tensor] = []
+        pace = StepsForMinutes(config, device, ahead)
         started = time.perf_counter()
-        for step, batch in zip(steps, batches, strict=True):
+        for step, batch in zip(steps(), batches, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
             optimizer.zero_grad()
@@ -156,8 +176,9 @@ def train(
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
 
             unread.append(torch.stack([value, norm.float()]))
-            save = path is not None and ((step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps)
-            if save or step + 1 == config.steps or len(unread) == steps_between_reads(device):
+            end = step + 1 == config.steps and not open_end
+            save = path is not None and not open_end and ((step + 1) % config.checkpoint_every == 0 or end)
+            if save or end or len(unread) == steps_between_reads(device):
                 for loss_, norm_ in torch.stack(unread).tolist():
                     if not math.isfinite(loss_ + norm_):
                         raise diverged(loss_, norm_, len(losses), path if kept else None)
@@ -168,6 +189,10 @@ def train(
 
             optimizer.step()
             update_average(averaged, model, ema_decay(config.ema, step))
+            if open_end and (settled := pace.after(step)) is not None:
+                config, open_end = settled, False
+                bar.total = config.steps * config.batch
+                bar.refresh()
             if save and path is not None:
                 seconds += time.perf_counter() - started
                 state = {
@@ -180,13 +205,15 @@ def train(
                     "processes": processes,
                     "notes": notes,
                 }
+                if keep is not None and distributed.rank() == 0:
+                    keep(step + 1, averaged.module)
                 distributed.first(save_checkpoint, state, path)
                 kept = True
                 started = time.perf_counter()
         seconds += time.perf_counter() - started
     speed = len(losses) * config.batch / seconds
     ema = cast(ModelType, averaged.module.eval())
-    return Trained(model, ema, torch.tensor(losses), seconds, speed, processes, tuple(notes))
+    return Trained(model, ema, torch.tensor(losses), seconds, speed, processes, config, tuple(notes))
 
 
 class Objective(nn.Module):
@@ -223,24 +250,19 @@ def steps_between_reads(device: torch.device) -> int:
     return 20 if device.type == "cuda" else 1
 
 
+def check_one_size(batch: int, parts: int) -> None:
+    """Raise ValueError if micro-batches differ in size: each size would be compiled, or the first size for all."""
+    if batch % parts:
+        raise ValueError(
+            f"compile=true with a batch of {batch} in {parts} micro-batches, which are not all of one size: make batch "
+            f"a multiple of {parts}"
+        )
+
+
 def diverged(value: float, norm: float, step: int, checkpoint: Path | None) -> FloatingPointError:
     """The error for a loss or a gradient that is not finite."""
     kept = f"; {checkpoint} holds the state before" if checkpoint else ""
     return FloatingPointError(
         f"training diverged at step {step}: loss {value}, gradient norm {norm}{kept}. "
         "Try a lower lr, a longer warmup or a smaller clip, and check the data for NaN"
-    )
-
-
-def progress_bar(config: TrainingConfig, done: int, show: bool) -> Any:
-    """A bar counting images, for a run of which `done` steps are behind."""
-    from tqdm.auto import tqdm
-
-    return tqdm(
-        total=config.steps * config.batch,
-        initial=done * config.batch,
-        unit=" images",
-        unit_scale=True,
-        desc="training",
-        disable=not show,
     )

@@ -22,7 +22,10 @@ def saved_state(path: Path | None, config: TrainingConfig, resume: bool) -> dict
     if not resume:
         raise FileExistsError(f"{path} exists: resume from it, delete it, or name another file")
     state = load_checkpoint(path)
-    check_same(state["config"], asdict(config), f"{path} was made")
+    asked = asdict(config)
+    if config.minutes is not None:  # the steps that fit into them were set then
+        asked["steps"] = state["config"]["steps"]
+    check_same(state["config"], asked, f"{path} was made")
     return state
 
 

@@ -76,8 +76,8 @@ def test_a_resumed_run_has_the_same_snapshots(tmp_path):
     whole = load_file(snapshots.kept_steps(stopped)[4])
     for file in [*snapshots.kept_steps(stopped).values(), stopped / "weights.safetensors"]:
         file.unlink()
-    # as if killed right after step 4 was saved
-    train_run(with_overrides(constant, ["steps=4"]), tmp_path / "part", progress=False)
+    # as if killed between the snapshot of step 4, which comes first, and its checkpoint
+    train_run(with_overrides(constant, ["steps=2"]), tmp_path / "part", progress=False)
     state = torch.load(tmp_path / "part" / "checkpoint.pt", weights_only=True)
     state["config"] = torch.load(stopped / "checkpoint.pt", weights_only=True)["config"]
     torch.save(state, stopped / "checkpoint.pt")
