@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 
 from benchmarks.gpu import step_speed
 from fmcore.atomic import write_file
-from fmcore.experiments import records
+from fmcore.experiments import pretrained, records
 from fmcore.experiments.catalog import by_name
 from fmcore.experiments.configuration import Configuration
 from fmcore.experiments.evaluation import evaluate_run
@@ -60,7 +61,7 @@ def run(config: Configuration, folder: Path, out: Path, say: Callable[[dict], No
         say({"what": "weights left", "step": step, "bytes": checked(out / "weights.safetensors")})
 
     train_run(config, folder, keep=keep)
-    leave_record(folder, out)
+    write_file(out / "record.json", (folder / "record.json").read_bytes())
     shutil.copyfile(folder / "losses.csv", out / "losses.csv")
     thin(out / "losses.csv")
     run = Run(folder)
@@ -68,7 +69,7 @@ def run(config: Configuration, folder: Path, out: Path, say: Callable[[dict], No
     record = evaluate_run(run)
     record["evaluation"] |= adaptive
     records.write_json(folder / "record.json", record)
-    leave_record(folder, out)
+    leave(run, out)
     shutil.copyfile(folder / "samples.png", out / "samples.png")
     checked(out / "samples.png")
     say(
@@ -108,13 +109,17 @@ def with_inception(run: Run, folder: Path, out: Path, say: Callable[[dict], None
     except Exception as error:
         say({"what": "FID left out", "because": f"{type(error).__name__}: {error}"[:300]})
         return
-    say({"what": "FID", **evaluate_run(Run(folder, ["features=classifier,inception"]))["values"]})
-    leave_record(folder, out)
+    again = Run(folder, ["features=classifier,inception"])
+    say({"what": "FID", **evaluate_run(again)["values"]})
+    leave(again, out)
 
 
-def leave_record(folder: Path, out: Path) -> None:
-    """The record as it is now."""
-    write_file(out / "record.json", (folder / "record.json").read_bytes())
+def leave(run: Run, out: Path) -> None:
+    """Weights and record as `fmcore export` keeps them; under one name, data/pretrained can hold them as they are."""
+    with tempfile.TemporaryDirectory() as place:
+        weights = pretrained.keep(run, Path(place))
+        write_file(out / "record.json", weights.with_suffix(".json").read_bytes())
+        write_file(out / "weights.safetensors", weights.read_bytes())
 
 
 def thin(file: Path, rows: int = 20_000) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks.gpu import checks, packages, step_speed, training, visit
+from fmcore.experiments import pretrained
 
 # Packages of the environment that a machine with a GPU may lack.
 LACKING = ["matplotlib", "tqdm", "tyro", "rich", "pooch", "filelock", "ot", "torchcfm", "torch_fidelity", "torchvision"]
@@ -81,6 +82,16 @@ def test_weights_and_record_are_those_of_the_training(rehearsed):
     assert record["evaluation"]["nfe_of_dopri5"] > 4
     with Image.open(out / "samples.png") as picture:
         assert picture.size[0] > 600
+
+
+def test_what_is_left_can_be_kept_as_it_is(rehearsed, tmp_path):
+    _, out = rehearsed
+    for name, kept in (("weights.safetensors", "mine.safetensors"), ("record.json", "mine.json")):
+        (tmp_path / kept).write_bytes((out / name).read_bytes())
+    network = pretrained.load("mine", tmp_path)
+    found = network.sample(2, torch.Generator().manual_seed(0), method="euler", steps=2)
+    assert found.x.shape == (2, 1, 8, 8)
+    assert network.record["weights"]["relative_change_of_velocity_by_rounding"] < 0.01
 
 
 def test_the_full_size_is_the_experiment_of_the_catalog_and_fits_into_a_file():
