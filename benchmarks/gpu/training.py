@@ -60,7 +60,7 @@ def run(config: Configuration, folder: Path, out: Path, say: Callable[[dict], No
         keep_weights(rounded, out / "weights.safetensors", config.source)
         say({"what": "weights left", "step": step, "bytes": checked(out / "weights.safetensors")})
 
-    train_run(config, folder, keep=keep)
+    compiled_or_not(lambda config: train_run(config, folder, overwrite=folder.exists(), keep=keep), config, folder, say)
     write_file(out / "record.json", (folder / "record.json").read_bytes())
     shutil.copyfile(folder / "losses.csv", out / "losses.csv")
     thin(out / "losses.csv")
@@ -89,6 +89,20 @@ def run(config: Configuration, folder: Path, out: Path, say: Callable[[dict], No
         }
     )
     with_inception(run, folder, out, say)
+
+
+def compiled_or_not(
+    train: Callable[[Configuration], None], config: Configuration, folder: Path, say: Callable[[dict], None]
+) -> None:
+    """Train; once more without the compiler if it fails before the first checkpoint, so that a visit is not in vain."""
+    try:
+        train(config)
+    except Exception as error:
+        if not config.training.compile or (folder / "checkpoint.pt").exists():
+            raise
+        say({"what": "not compiled", "because": f"{type(error).__name__}: {error}"[:500]})
+        plain = replace(config.evaluation, sample_compile=False)
+        train(replace(config, training=replace(config.training, compile=False), evaluation=plain))
 
 
 def samples_by_dopri5(run: Run) -> dict[str, Any]:

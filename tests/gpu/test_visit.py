@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from benchmarks.gpu import checks, packages, step_speed, training, visit
 from fmcore.experiments import pretrained
 
+ROOT = Path(__file__).resolve().parents[2]
 # Packages of the environment that a machine with a GPU may lack.
 LACKING = ["matplotlib", "tqdm", "tyro", "rich", "pooch", "filelock", "ot", "torchcfm", "torch_fidelity", "torchvision"]
 REHEARSAL = """
@@ -53,6 +56,17 @@ def test_every_part_is_done_with_the_packages_of_such_a_machine(rehearsed):
     assert "torchcfm is not here: without the step of TorchCFM's published script beside ours" in found.stdout
     assert "training: 88 of 88 images" in found.stderr, "lines where there is no bar"
     assert (out / "log.txt").read_text() == found.stdout
+
+
+def test_make_gpu_is_this_command(tmp_path):
+    asked = ["MINUTES=0", "DATA=my data", f"OUT={tmp_path}", "LIMIT=600"]
+    said = subprocess.run(["make", "-n", "gpu", *asked], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(said.replace("\\\n", " "))
+    place = words.index("-m")
+    assert words[place:] == [
+        *("-m", "benchmarks.gpu", "--minutes", "0", "--data", "my data", "--out", str(tmp_path), "--limit", "600")
+    ]
+    assert words[0].startswith("PYTHONPATH=build/peers:")
 
 
 def test_it_leaves_eight_small_files(rehearsed):
@@ -139,6 +153,42 @@ def test_at_the_limit_it_ends_with_what_it_has(tmp_path, monkeypatch, capsys):
     assert "time is up" in said
     assert "== speed" not in said
     assert "first" in (tmp_path / "results.jsonl").read_text()
+
+
+class TestCompilerThatFails:
+    CONFIG = training.configuration(0, None, tiny=False)
+
+    def attempt(self, folder, fails):
+        said, tried = [], []
+
+        def train(config):
+            tried.append(config)
+            fails(config)
+
+        training.compiled_or_not(train, self.CONFIG, folder, said.append)
+        return said, tried
+
+    def test_the_training_is_made_without_it(self, tmp_path):
+        def fails(config):
+            if config.training.compile:
+                raise RuntimeError("no triton")
+
+        said, (first, second) = self.attempt(tmp_path, fails)
+        assert said == [{"what": "not compiled", "because": "RuntimeError: no triton"}]
+        assert (first, second.training.compile, second.evaluation.sample_compile) == (self.CONFIG, False, False)
+        assert second.network == first.network
+
+    def test_an_error_without_it_or_after_a_checkpoint_is_the_error(self, tmp_path):
+        def fails(config):
+            raise RuntimeError("no memory")
+
+        with pytest.raises(RuntimeError, match="no memory"):
+            self.attempt(tmp_path, fails)
+        (tmp_path / "checkpoint.pt").touch()
+        tried = []
+        with pytest.raises(RuntimeError, match="no memory"):
+            training.compiled_or_not(lambda c: tried.append(c) or fails(c), self.CONFIG, tmp_path, print)
+        assert len(tried) == 1
 
 
 def test_a_check_finds_a_device_that_is_wrong(monkeypatch):
