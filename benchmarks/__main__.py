@@ -27,12 +27,14 @@ def main() -> None:
         parser.error(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(NAMES)}")
     torch.set_num_threads(arguments.threads)
     print(measure.busy(), end="")
+    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads", flush=True)
+    measure.watchers.append(lambda row: print(row.line, flush=True))
+    names = arguments.names or list(NAMES)
     rows = []
-    for name in arguments.names or NAMES:
+    for number, name in enumerate(names, 1):
+        print(f"\n{number} of {len(names)}: {name}, left: {', '.join(names[number:]) or 'nothing'}", flush=True)
         rows += importlib.import_module(f"benchmarks.{name}").run()
-    print(
-        f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n\n{measure.table(rows)}"
-    )
+    print(f"\n{measure.table(rows)}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ class Row:
     goal: str
     note: str = ""
 
+    def __post_init__(self) -> None:
+        for watch in watchers:
+            watch(self)
+
     @property
     def reached(self) -> bool:
         """Whether the ratio keeps to the goal."""
@@ -39,6 +43,16 @@ class Row:
             return self.high >= 1
         word, number = self.goal.rsplit(" ", 1)
         return self.ratio >= float(number) if word == "at least" else self.ratio <= float(number)
+
+    @property
+    def line(self) -> str:
+        """The row in Markdown."""
+        ratio = f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
+        reached = "yes" if self.reached else "no"
+        return f"| {self.what} | {self.against} | {ratio} | {self.goal} | {reached} | {self.note} |"
+
+
+watchers: list[Callable[[Row], object]] = []  # each is called with a row as soon as it is measured
 
 
 def speed(ours: Callable[[], object], theirs: Callable[[], object], repetitions: int) -> tuple[float, float, float]:
@@ -69,12 +83,10 @@ def installed(peer: str) -> bool:
 
 def table(rows: list[Row]) -> str:
     """Return the rows as a table in Markdown."""
-    lines = ["| what | against | ratio (quartiles) | goal | reached | note |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        ratio = f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})"
-        reached = "yes" if row.reached else "no"
-        lines.append(f"| {row.what} | {row.against} | {ratio} | {row.goal} | {reached} | {row.note} |")
-    return "\n".join(lines)
+    return "\n".join(
+        ["| what | against | ratio (quartiles) | goal | reached | note |", "|---|---|---|---|---|---|"]
+        + [row.line for row in rows]
+    )
 
 
 def busy() -> str:

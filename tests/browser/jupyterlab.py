@@ -206,9 +206,39 @@ def assert_no_errors(page: Page) -> None:
     assert bad.count() == 0, "\n".join(bad.all_inner_texts())
 
 
-def move_slider(page: Page, server: Server) -> tuple[str, str, str]:
-    """Move the first slider beside a picture to its low end, its high end and back. Returns the three pictures."""
-    box = page.locator(".jupyter-widgets.widget-vbox:has(.widget-slider):has(img)").first
+def write(page: Page, cell: int, code: str) -> None:
+    """Replace what stands in a cell, by hand."""
+    page.locator(".jp-NotebookPanel .jp-Cell").nth(cell).locator(".cm-content").click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(code)
+
+
+def run(page: Page, cells: int) -> None:
+    """Run the selected cell and those after it, with the keys."""
+    for _ in range(cells):
+        page.keyboard.press("Shift+Enter")
+
+
+def set_check_box(page: Page, server: Server) -> list[str]:
+    """Click the first check box of a picture twice. Returns the pictures before, between, after; none without a box."""
+    boxes = page.locator(".jupyter-widgets.widget-vbox:has(img)").filter(has=page.locator(".widget-checkbox"))
+    if not boxes.count():
+        return []
+    box = boxes.first
+    pictures = [box.locator("img").first.get_attribute("src")]
+    for _ in range(2):
+        before = server.activity()
+        box.locator(".widget-checkbox input").first.click()
+        server.wait_for_kernel(before)
+        page.wait_for_function(SETTLED, arg=box.element_handle(), timeout=60_000)
+        assert_no_errors(page)
+        pictures.append(box.locator("img").first.get_attribute("src"))
+    return pictures
+
+
+def move_slider(page: Page, server: Server, which: int = 0) -> tuple[str, str, str]:
+    """Move the slider of a picture to its low end, its high end and back. Returns the three pictures."""
+    box = page.locator(".jupyter-widgets.widget-vbox:has(.widget-slider):has(img)").nth(which)
     box.wait_for(timeout=60_000)
     handle, readout = box.locator(".noUi-handle").first, box.locator(".widget-readout").first
     readouts, pictures = [readout.inner_text()], []

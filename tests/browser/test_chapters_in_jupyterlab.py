@@ -1,100 +1,99 @@
-"""Every chapter in JupyterLab, as a learner meets it: Run All, then the slider moves the picture."""
+"""Some chapters and an exercise sheet in JupyterLab, as a learner meets them: Run All, then the page is used.
+
+Every chapter is run elsewhere, under nbval. A page is needed to see that each kind of element works in one; so those
+chapters are opened that together have every kind and take the least time.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fmcore.course import build, execution
-from tests.browser import jupyterlab
+from fmcore.course import build
+from tests.browser import elements, jupyterlab
+from tests.notebooks import checks
 
-CHAPTERS = [pair.name for pair in build.pairs() if not pair.student]
-SECONDS = 300  # for one chapter, on a busy machine; it takes less than 120 on an idle core
-REPORT = build.ROOT / "build" / "browser"
-
-PLOT = """
-from matplotlib.figure import Figure
-from fmcore.course import widgets
-
-def plot(t):
-    figure = Figure(figsize=(2, 2))
-    figure.subplots().plot([0, 1], [0, {}])
-    return figure
-
-widgets.explore(plot, t=widgets.slider(0, 1, value=0.5))
-"""
-BROKEN = {
-    "error_in_a_cell": [PLOT.format("t"), "1 / 0"],
-    "error_in_a_widget": [PLOT.format("1 / (t - 1)")],
-    "picture_that_does_not_move": [PLOT.format("1")],
-    "page_of_another_machine": [PLOT.format("t"), "%%html\n<img src='http://picture.invalid/x.png'>"],
-}
+KINDS = elements.of_chapters()
+SECONDS = elements.seconds(KINDS)
+CHOSEN = sorted(elements.cheapest(KINDS, SECONDS), key=SECONDS.__getitem__, reverse=True)
+SHEET = "exercises/00_start_here"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = jupyterlab.find_chromium()
-    if found is None:
-        said = "BROWSER TEST LEFT OUT: no Chromium here. Install one, or run .venv/bin/playwright install chromium"
-        (pytest.fail if os.environ.get("FMCORE_REQUIRE_BROWSER") else pytest.skip)(said)
-    return found
-
-
-@pytest.fixture(scope="module")
-def lab(chromium, tmp_path_factory):
-    """JupyterLab on a copy of the chapters, a browser, and the addresses outside this machine that it asked for."""
-    home = tmp_path_factory.mktemp("lab")
-    shutil.copytree(build.ROOT / "chapters", home / "chapters", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    outside: set[str] = set()
-    for fault, cells in BROKEN.items():
-        cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata=execution.METADATA)
-        nbformat.write(notebook, home / "chapters" / f"{fault}.ipynb")
-    with (
-        jupyterlab.server(home / "chapters", home) as server,
-        jupyterlab.browser(chromium, home / "profile", outside) as browser,
-    ):
-        yield server, browser, outside
-        REPORT.mkdir(parents=True, exist_ok=True)
-        shutil.copy(home / "server.log", REPORT / f"server_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}.log")
-
-
-def study(lab, name: str, seconds: float) -> None:
-    """Do what a learner does with one notebook."""
-    server, browser, outside = lab
-    outside.clear()
-    page = browser.new_page()
-    try:
-        jupyterlab.run_all(page, server.page(f"{name}.ipynb"), seconds)
-        low, high, again = jupyterlab.move_slider(page, server)
-        assert low != high, "the slider moves, the picture does not"
-        assert low == again, "the same place of the slider shows another picture"
-        assert not outside, f"the page asks for addresses outside this machine: {sorted(outside)[:5]}"
-    except BaseException:
-        jupyterlab.screenshot(page, REPORT / f"{name}.png")
-        raise
-    finally:
-        page.close()
-        server.stop_kernels()
-
-
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_chapter(lab, name):
-    study(lab, name, SECONDS)
+    lab.study(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("error_in_a_cell", "ZeroDivisionError"),
-        ("error_in_a_widget", "ZeroDivisionError"),
-        ("picture_that_does_not_move", "the picture does not"),
-        ("page_of_another_machine", "picture.invalid"),
-    ],
-)
-def test_a_broken_notebook_is_found(lab, name, said):
-    with pytest.raises(AssertionError, match=said):
-        study(lab, name, SECONDS)
+def test_an_exercise_sheet_says_what_is_missing_and_accepts_an_answer(lab):
+    sheet = nbformat.read(build.ROOT / "chapters" / f"{SHEET}.ipynb", as_version=4)
+    answers = build.read(build.ROOT / "chapters" / "solutions" / f"{SHEET.rpartition('/')[2]}.py")
+    code = [i for i, cell in enumerate(sheet.cells) if cell.cell_type == "code"]
+    exercises = [i for i in code if "exercise" in checks.tags(sheet.cells[i])]
+    with lab.page(SHEET) as page:
+        said = page.locator(".jp-Notebook .jp-OutputArea-output")
+        assert said.filter(has_text="not written yet").count() >= len(exercises)
+        assert said.filter(has_text="✓").count() == 0
+        cells = [i for i in code if exercises[0] <= i < exercises[1]]
+        jupyterlab.write(page, cells[0], answers.cells[cells[0]].source)
+        jupyterlab.run(page, len(cells))
+        said.filter(has_text="✓").first.wait_for(timeout=60_000)
+        assert said.filter(has_text="✓").count() == 1
+        jupyterlab.assert_no_errors(page)
+
+
+def test_an_error_in_a_cell_and_a_page_of_another_machine_are_found(lab):
+    with pytest.raises(AssertionError, match="ZeroDivisionError"), lab.page("error_in_a_cell"):
+        pass
+    assert "http://picture.invalid/x.png" in lab.outside
+
+
+def test_pictures_that_do_not_move_a_question_without_an_answer_and_an_error_in_a_widget_are_found(lab):
+    with lab.page("widgets") as page:
+        with pytest.raises(AssertionError, match="slider moves, the picture does not"):
+            lab.move(page, which=0)
+        with pytest.raises(AssertionError, match="check box changes, the picture does not"):
+            lab.switch(page)
+        with pytest.raises(AssertionError, match="to contain"):
+            lab.answer_questions(page)
+        with pytest.raises(AssertionError, match="ZeroDivisionError"):
+            lab.move(page, which=1)
+
+
+def test_the_chosen_chapters_have_every_kind_of_element():
+    everything = set().union(*KINDS.values())
+    assert set().union(*(KINDS[name] for name in CHOSEN)) == everything
+    # The kinds that a page can break, so that no change of names makes them all disappear.
+    needed = {
+        "card",
+        "claims",
+        "predict",
+        "widgets.explore",
+        "widgets.slider",
+        "widgets.choice",
+        "image/png",
+        "<table>",
+    }
+    assert needed <= everything, needed - everything
+
+
+def test_a_new_kind_of_element_is_not_forgotten():
+    kinds = {"a": {"card"}, "b": {"card", "predict"}, "c": {"card", "animation"}, "d": {"card", "predict", "animation"}}
+    times = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0}
+    assert elements.cheapest(kinds, times) == ("b", "c")
+    assert elements.cheapest(kinds, {**times, "d": 4.0}) == ("d",)
+    film = new_output("display_data", data={"text/html": "<video controls>", "application/x": "0"})
+    code = "from IPython.display import Audio\nwidgets.dial(0, 1)\ncard.show('x')\npredict.draw()\nplotting.curves(x)"
+    cells = [new_markdown_cell("| a | $b$ |\n|---|---|\n<kbd>x</kbd>"), new_code_cell(code, outputs=[film])]
+    assert elements.of(new_notebook(cells=cells)) == {
+        "table in the text",
+        "formula in the text",
+        "<kbd> in the text",
+        "IPython.display",
+        "widgets.dial",
+        "card",
+        "predict",
+        "text/html",
+        "application/x",
+        "<video>",
+    }

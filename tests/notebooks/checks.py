@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fmcore.course.execution import STATE, is_card
+from fmcore.course.execution import is_card
 
 CLAIMS = "nbval-check-output"
 LONGEST_CELL = 25
@@ -48,17 +48,6 @@ def stored_outputs(notebook: Any) -> list[str]:
             if found := WARNING.search(text):
                 problems.append(f"cell {i}: a warning: {text[found.start() : found.start() + 100]!r}")
     return problems
-
-
-def widget_errors(notebook: Any) -> list[str]:
-    """Errors that a widget's callback left in an Output widget. Needs the widget state of an execution."""
-    models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
-    return [
-        f"a widget shows {output.get('ename', output.get('name'))}: {output.get('evalue', output.get('text', ''))}"
-        for model in models.values()
-        for output in model.get("state", {}).get("outputs", ())
-        if output["output_type"] == "error" or output.get("name") == "stderr"
-    ]
 
 
 def executed_in_order(notebook: Any) -> list[str]:
@@ -118,11 +107,3 @@ def claims(notebook: Any) -> list[str]:
         f"cell {i}: a table of claims without the tag {CLAIMS}" for i in tables if CLAIMS not in tags(notebook.cells[i])
     ]
     return problems
-
-
-def with_stored_texts(executed: Any, stored: Any) -> Any:
-    """The executed notebook in which claims and card are those of the stored one: nbval then compares with them."""
-    for new, old in zip(executed.cells, stored.cells, strict=True):
-        if CLAIMS in tags(old) or is_card(old):
-            new.outputs = old.outputs
-    return executed

@@ -1,8 +1,6 @@
-"""Run every notebook from top to bottom.
+"""Run every exercise sheet from top to bottom: with its answers, and empty.
 
-Chapters go to build/executed/, with the claims and the card of the stored notebook. `make notebooks` then runs them a
-second time under nbval in strict mode: it finds a text that two runs print differently, and a claim that is not the
-stored one.
+Chapters are run by nbval (see close_numbers.py).
 """
 
 from __future__ import annotations
@@ -11,9 +9,9 @@ import nbformat
 import pytest
 
 from fmcore.course import build, execution
-from tests.notebooks import checks
+from tests.notebooks import checks, exercise_sheets
 
-EXECUTED = build.ROOT / "build" / "executed"
+SHEETS = [pair for pair in build.pairs() if pair.student]
 
 
 def verdicts(notebook) -> list[str]:
@@ -27,18 +25,7 @@ def verdicts(notebook) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("pair", [p for p in build.pairs() if not p.student], ids=lambda pair: pair.name)
-def test_chapter_runs(pair, tmp_path):
-    stored = nbformat.read(pair.notebook, as_version=4)
-    notebook = pair.fresh()
-    execution.execute(notebook, tmp_path, timeout=300)
-    problems = checks.stored_outputs(notebook) + checks.widget_errors(notebook)
-    assert not problems, "\n".join(problems)
-    EXECUTED.mkdir(parents=True, exist_ok=True)
-    nbformat.write(checks.with_stored_texts(notebook, stored), EXECUTED / pair.notebook.name)
-
-
-@pytest.mark.parametrize("pair", [p for p in build.pairs() if p.student], ids=lambda pair: pair.name)
+@pytest.mark.parametrize("pair", SHEETS, ids=lambda pair: pair.name)
 def test_solutions_pass_every_check(pair, tmp_path):
     notebook = build.read(pair.source)
     execution.execute(notebook, tmp_path)
@@ -50,10 +37,10 @@ def test_solutions_pass_every_check(pair, tmp_path):
         assert "✗" not in said, f"exercise {number}: {said}"
 
 
-@pytest.mark.parametrize("pair", [p for p in build.pairs() if p.student], ids=lambda pair: pair.name)
-def test_empty_exercise_sheet_runs_and_no_check_is_content(pair, tmp_path):
+@pytest.mark.parametrize("pair", SHEETS, ids=lambda pair: pair.name)
+def test_empty_exercise_sheet_runs_and_no_check_is_content(pair):
     notebook = nbformat.read(pair.notebook, as_version=4)
-    execution.execute(notebook, tmp_path)
+    exercise_sheets.execute_here(notebook)
     problems = checks.stored_outputs(notebook)
     assert not problems, "\n".join(problems)
     for number, said in enumerate(verdicts(notebook), 1):

@@ -1,0 +1,16 @@
+"""The chapters that test_chapters_in_jupyterlab.py leaves out; part of `make test-all`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser import elements
+
+KINDS = elements.of_chapters()
+SECONDS = elements.seconds(KINDS)
+OTHERS = sorted(set(KINDS) - set(elements.cheapest(KINDS, SECONDS)), key=SECONDS.__getitem__, reverse=True)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_chapter(lab, name):
+    lab.study(name)
