@@ -142,6 +142,7 @@ class EmpiricalVelocity:
     def _points(self, rows: slice | Tensor, like: Tensor) -> Tensor:
         """Points by number, (k, d), in the dtype and on the device of ``like``; a view where nothing has to be done."""
         points = self.data[rows if isinstance(rows, slice) else rows.to(self.data.device)]
+        points = points.to(like.device)  # before they are scaled: whole numbers are a quarter of the bytes
         return (points if self.scale is None else self.scale(points)).flatten(1).to(like)
 
     def _chunks(self, query: Tensor) -> list[slice]:

@@ -113,8 +113,10 @@ def rows_by_class(labels: Tensor, n: int) -> list[NDArray[np.int64]]:
 def inner_products(x1: Tensor, x0: Tensor) -> NDArray[np.floating]:
     """Return <x1_i, x0_j> (B, B) on the host, up to constants for rows and columns; float32 at least."""
     dtype = torch.promote_types(torch.promote_types(x0.dtype, x1.dtype), torch.float32)
+    # On a GPU a training step may have allowed TF32, which keeps 10 bits; float64 is out of its reach.
+    exact = torch.float64 if x0.device.type == "cuda" else dtype
     with torch.autocast(x0.device.type, enabled=False):
-        gain = (near_origin(x1.to(dtype)) @ near_origin(x0.to(dtype)).T).cpu().numpy()
+        gain = (near_origin(x1.to(exact)) @ near_origin(x0.to(exact)).T).to(dtype).cpu().numpy()
     if not (np.isfinite(gain.min()) and np.isfinite(gain.max())):
         check_finite("x0", x0)
         check_finite("x1", x1)

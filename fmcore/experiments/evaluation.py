@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from fmcore.metrics import features
 from fmcore.metrics.classifier import kept_classifier
 from fmcore.metrics.features import FeatureSpace, Moments
 from fmcore.metrics.memorization import nearest_training_images
-from fmcore.training import derived_seed
+from fmcore.training import derived_seed, resident
 from fmcore.training.device import products
 
 SEVERAL = {"classifier": "classifier_frechet_distance"}  # the measures whose value is a mean over generated sets
@@ -206,8 +206,10 @@ def nearest_distances(run: Run, sets: list[Tensor], real: Tensor) -> dict[str, A
     if count == 0:
         return {}
 
+    train = cast(Tensor, resident(run.training_images, run.device)[0])
+
     def look_up(images: Tensor) -> tuple[float, float]:
-        found = nearest_training_images(data.scaled(images[:count]), run.training_images, data.scaled)
+        found = nearest_training_images(data.scaled(images[:count].to(run.device)), train, data.scaled)
         return float(found.distance[:, 0].mean()), found.share_of_copies()
 
     distances, copies = zip(*map(look_up, sets), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fmcore.experiments.configuration import VELOCITY_LOSSES, Configuration
 from fmcore.experiments.source_config import SourceConfig
 from fmcore.networks.unet import UNet
 from fmcore.training import derived_seed
+from fmcore.training.device import fastest_convolutions
 from fmcore.velocity import Velocity
 
 
@@ -49,7 +51,11 @@ def for_sampling(network: UNet, configuration: Configuration) -> Velocity:
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
         called = compiled if len(x) == settings.solver_batch else network  # another size would be compiled anew
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.sample_precision == "bf16"):
+        rounded = settings.sample_precision == "bf16"
+        with (
+            torch.autocast(x.device.type, torch.bfloat16, enabled=rounded),
+            fastest_convolutions() if rounded else nullcontext(),
+        ):
             return called(x.contiguous(memory_format=layout), t).to(x.dtype)
 
     return predict

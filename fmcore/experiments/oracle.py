@@ -8,7 +8,7 @@ time tau and the network from there on (figure 3).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from fmcore.data.images import to_uint8
 from fmcore.metrics.memorization import nearest_training_images
 from fmcore.metrics.velocities import failure_to_learn
 from fmcore.solvers import solve
+from fmcore.training import resident
 
 if TYPE_CHECKING:
     from fmcore.experiments.runner import Run
@@ -42,9 +43,13 @@ class Hybrids:
 
 
 def training_points(run: Run) -> Tensor:
-    """All images that the network could see in training, whole numbers; with their mirror images if flips were on."""
+    """All images that the network could see in training, whole numbers; with their mirror images if flips were on.
+
+    They are where the run computes, if they fit.
+    """
     images = run.training_images
-    return torch.cat([images, images.flip(-1)]) if run.configuration.flips else images
+    images = torch.cat([images, images.flip(-1)]) if run.configuration.flips else images
+    return cast(Tensor, resident(images, run.device)[0])
 
 
 def velocity_errors(run: Run, generator: torch.Generator) -> list[dict[str, float]]:
@@ -57,7 +62,7 @@ def velocity_errors(run: Run, generator: torch.Generator) -> list[dict[str, floa
     settings, points = run.configuration.evaluation, training_points(run)
     exact = EmpiricalVelocity(points, run.path, scale=run.data.scaled)
     rows = torch.randint(len(points), (settings.velocity_pairs,), generator=generator)
-    pairs = run.data.scaled(points[rows]), run.source.sample(len(rows), generator)
+    pairs = run.data.scaled(points[rows.to(points.device)]), run.source.sample(len(rows), generator)
     found = []
     for t in settings.velocity_times:
         parts = []
@@ -115,10 +120,10 @@ def hybrid_measures(run: Run, samples: Hybrids) -> list[dict[str, float]]:
         that u* alone leads to.
     """
     train, scaled = training_points(run), run.data.scaled
-    goal = nearest_training_images(samples.exact, train, scaled).row[:, 0]
+    goal = nearest_training_images(samples.exact.to(run.device), train, scaled).row[:, 0]
     found = []
     for switch, images in zip(samples.switches, samples.images, strict=True):
-        near = nearest_training_images(images, train, scaled)
+        near = nearest_training_images(images.to(run.device), train, scaled)
         distance = near.distance[:, 0]
         found.append(
             {

@@ -90,7 +90,8 @@ def nearest_training_images(images: Tensor, train: Tensor, scale: Callable[[Tens
         )
 
     def points(x: Tensor) -> Tensor:
-        return (x if scale is None or x.is_floating_point() else scale(x)).flatten(1).to(images.device)
+        x = x.to(images.device)  # before it is scaled: whole numbers are a quarter of the bytes
+        return (x if scale is None or x.is_floating_point() else scale(x)).flatten(1)
 
     query = points(images)
     check_finite("images", query)

@@ -13,10 +13,6 @@ class TrainingConfig:
 
     Attributes:
         steps: optimizer steps.
-        minutes: how long to train, in place of a number of steps; none for `steps`. The second half of the warm-up
-            tells the speed, and at its end, the last moment at which nothing depends on it yet, the number of steps is
-            set so that training ends after so many minutes, compiling included. Checkpoints begin then, and hold that
-            number: what follows, and a resumed run, is exactly a run that was given these steps.
         batch: images a step, over all processes.
         lr: peak learning rate of Adam.
         warmup: steps over which the learning rate rises linearly from 0.

@@ -43,6 +43,17 @@ def products(precision: str, device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark = before[1:]
 
 
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN try its ways to compute each convolution, and keep the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def keep_freed_memory(device: torch.device) -> bool:
     """Let the process keep memory that it frees, on the CPU under Linux; says whether that was possible.
 

@@ -39,7 +39,7 @@ def feed(
         stream.wait_stream(torch.cuda.current_stream(device))  # the data may still be on their way
 
     def fetch(rows: Tensor) -> Any:
-        return to_device(data[rows.to(home)], device)
+        return to_device(data[to_device(rows, home)], device)
 
     def make(step: int) -> tuple[list[Any], Any]:
         with torch.cuda.stream(stream) if stream is not None else nullcontext():
