@@ -137,7 +137,7 @@ def bessel_ratio(dim, kappa, terms=400):
 # %% slideshow={"slide_type": "fragment"}
 def cosines_of(u, mu):
     """Cosines with mu of vectors of any length, in order."""
-    return (normalize(u.double(), dim=1) @ mu.double()).sort().values
+    return (u @ mu / u.norm(dim=1)).sort().values.double()
 
 
 apart, mean_cosine = {}, {}
@@ -609,19 +609,19 @@ widgets.explore(
 
 
 # %% slideshow={"slide_type": "fragment"}
-def trained(x0, x1, width, steps, lr=2e-3, batch=32):
+def trained(x0, x1, width, steps, lr, batch=32):
     """One network for each of R lists of pairs, x0 and x1 (R, N, d), all trained at the same time."""
     networks = Ensemble(range(len(x0)), dim=x0.shape[2], width=width)
     optimizer = torch.optim.Adam([networks.flat], lr=lr, fused=True)
     networks.flat.grad = networks.flat_gradient
-    generator, rows = torch.Generator().manual_seed(7), torch.arange(len(x0))[:, None]
+    generator, rows, move = torch.Generator().manual_seed(7), torch.arange(len(x0))[:, None], x1 - x0
     for step in range(steps):
         if step == 3 * steps // 4:
             optimizer.param_groups[0]["lr"] = lr / 10
         picks = torch.randint(x0.shape[1], (len(x0), batch), generator=generator)
         t = torch.rand(len(x0), batch, 1, generator=generator)
-        start, target = x0[rows, picks], x1[rows, picks] - x0[rows, picks]
-        networks.gradient(torch.cat([start + t * target, t], dim=2), target)
+        target = move[rows, picks]
+        networks.gradient(torch.cat([x0[rows, picks] + t * target, t], dim=2), target)
         optimizer.step()
     networks.flat.grad = None
     return networks
@@ -629,13 +629,13 @@ def trained(x0, x1, width, steps, lr=2e-3, batch=32):
 
 RUNS = 4
 stacked = [torch.stack([pools[key][side] for key in pools for _ in range(RUNS)]) for side in (0, 1)]
-planes = trained(*stacked, width=64, steps=3000)
+planes = trained(*stacked, width=64, steps=1500, lr=4e-3)
 
 
 # %% slideshow={"slide_type": "fragment"}
 def sampled(networks, starts, **options):
-    """Where each network takes its starts (R, n, d)."""
-    shape = starts.shape
+    """Where each network takes its starts (R, n, d); by 8 steps of order 4, if nothing else is asked for."""
+    shape, options = starts.shape, options or {"method": "rk4", "steps": 8}
     with torch.no_grad():
         flow = solvers.solve(lambda x, t: networks(x.reshape(shape), t).flatten(0, 1), starts.flatten(0, 1), **options)
     return flow.x.view(shape)
@@ -654,12 +654,12 @@ def per_run(measure, ends):
 
 
 # %% slideshow={"slide_type": "fragment"}
-own_ends = sampled(planes, starts_of([SOURCES[s] for s, _ in pools]), rtol=1e-3, atol=1e-3)
+own_ends = sampled(planes, starts_of([SOURCES[s] for s, _ in pools]))
 MEASURES = {
     "distance": lambda x: distances_to_data(x, points).mean(),
     "failures": lambda x: (distances_to_data(x, points) > 1).double().mean(),
     "mode divergence": lambda x: mode_divergence(x, points),
-    "norm. Wasserstein": lambda x: normalized_wasserstein(x[:512], points),
+    "norm. Wasserstein": lambda x: normalized_wasserstein(x[:256], points),
     "coverage": lambda x: covered_share(x, points),
 }
 measured = {name: dict(zip(pools, per_run(f, own_ends), strict=True)) for name, f in MEASURES.items()}
@@ -730,10 +730,10 @@ figure
 #   record of its Table 7 (`directional_full`): the best checkpoint of ten networks has a mean distance of 0.14, and 0.2%
 #   of failures. The paper has 0.16 and 0.9%.
 # - **Too tight hurts: hardly.** In the paper the tight arcs are worse than the wide ones, with distances of .26 and
-#   .18. With 16 we see no such thing. Nor do ten networks with the paper's settings, at the best of their checkpoints, which
-#   the next cell prints from our record of chapter 09's table. With *all* points we do see it, failures more than double;
-#   but with 8,000 steps in place of 3,000, and twelve networks each, they are 1.0% ± 0.3% and 0.8% ± 0.2%. It is a
-#   delay in learning, and it passes.
+#   .18. With 16 our distances are within their spread. So are those of ten networks with the paper's settings, at the best
+#   of their checkpoints, which the next cell prints from our record of chapter 09's table. The *failures* do grow, by half
+#   with 16, and with all points they more than double. In the record, of longer training with few pairs at a time, the
+#   failures of wide and of tight arcs differ by less than their spread over ten networks.
 # - **What breaks for good is coverage,** once the source has no width at all: from the rays a quarter of the data is
 #   reached with optimal transport. The samples that there are lie nearer to the data than any others. A distance to
 #   the data alone would have praised them.
@@ -747,9 +747,11 @@ for setting in ("paper", "released"):
     for arcs in ("directional", "directional_tight", "directional_full"):
         of_all = arcs == "directional_full"
         steps, batch = (settings[key] for key in (("full_steps", "points") if of_all else ("steps", "batch")))
-        mean_distance, deviation = record["values"][arcs]["best"][record["measures"].index("distance")]
-        at_length[setting, arcs] = mean_distance
-        print(f"{steps:7,} steps of {batch:5,}  {arcs:18} distance {mean_distance:.2f} ± {deviation:.2f}")
+        best = dict(zip(record["measures"], record["values"][arcs]["best"], strict=True))
+        at_length[setting, arcs] = best["distance"][0]
+        said = f"distance {best['distance'][0]:.2f} ± {best['distance'][1]:.2f}"
+        said += f", failures {best['failures'][0]:.1%} ± {best['failures'][1]:.1%}"
+        print(f"{steps:7,} steps of {batch:5,}  {arcs:18} {said}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### To contract, to stretch, to tear
@@ -761,29 +763,26 @@ for setting in ("paper", "released"):
 # direction:
 
 # %% slideshow={"slide_type": "fragment"}
-rows_full = [k * RUNS for k, (_, p) in enumerate(pools) if p == "OT of all"]
+rows_full = [k * RUNS + run for k, (_, p) in enumerate(pools) if p == "OT of all" for run in range(RUNS)]
 angle = torch.tensor(ANGLES[2]) + torch.linspace(-1, 1, 401) * math.radians(10)
 beside = 55.42 * torch.stack([angle.cos(), angle.sin()], dim=1)
-on_fan = sampled(planes, beside.expand(len(pools) * RUNS, -1, -1), rtol=1e-4, atol=1e-4)
-stretch = {}
-for k, s in zip(rows_full, SOURCES, strict=True):
-    apart_at_end = (on_fan[k : k + RUNS, 1:] - on_fan[k : k + RUNS, :-1]).norm(dim=2)
-    stretch[s] = float((apart_at_end / (beside[1:] - beside[:-1]).norm(dim=1)).mean())
+on_fan = sampled(planes.part(rows_full), beside.expand(len(rows_full), -1, -1), method="rk4", steps=16)
+apart_at_end = (on_fan.diff(dim=1).norm(dim=2) / beside.diff(dim=0).norm(dim=1)).mean(dim=1).view(-1, RUNS)
+stretch = dict(zip(SOURCES, apart_at_end.mean(dim=1).tolist(), strict=True))
 by_width = {s: 24.99 * math.radians(10) / (55.42 * math.acos(c)) for s, c in (("wide arcs", 0.9), ("tight arcs", 0.98))}
 for s in ("wide arcs", "tight arcs"):
     print(f"{s}: distances are multiplied by {stretch[s]:.2f}, expected {by_width[s]:.2f}")
 
 degrees = torch.tensor(ANGLES).rad2deg()
 far_off = {}
-for k, s in zip(rows_full, SOURCES, strict=True):
-    ends = own_ends[k : k + RUNS].flatten(0, 1)
+for s, ends in zip(SOURCES, own_ends[rows_full].view(4, -1, 2), strict=True):
     off = (torch.atan2(ends[:, 1], ends[:, 0]).rad2deg()[:, None] - degrees + 180).remainder(360) - 180
     far_off[s] = float((off.abs().amin(dim=1) > 20).double().mean())
 print("samples between the directions: " + ", ".join(f"{s} {share:.1%}" for s, share in far_off.items()))
 
 # %% slideshow={"slide_type": "subslide"}
 figure, axes = plotting.canvas(1, 4, height=2.45)
-for ax, k, s in zip(axes, rows_full, SOURCES, strict=True):
+for ax, k, s in zip(axes, rows_full[::RUNS], SOURCES, strict=True):
     plotting.clouds(model=own_ends[k], behind=points, limit=31, legend=False, title=s, size=4, ax=ax)
 figure
 
@@ -836,7 +835,7 @@ rows_16 = [k for k, (_, p) in enumerate(pools) if p == "OT of 16"]
 planes_16 = planes.part([k * RUNS + run for k in rows_16 for run in range(RUNS)])
 of_16 = torch.zeros(4, 4)  # trained from, started from
 for j, start in enumerate(SOURCES.values()):
-    ends = sampled(planes_16, starts_of([start] * 4), rtol=1e-3, atol=1e-3)
+    ends = sampled(planes_16, starts_of([start] * 4)[:, :512])  # half of them are enough for a share
     of_16[:, j] = per_run(MEASURES["failures"], ends).mean(dim=1)
 
 # %% slideshow={"slide_type": "fragment"}
@@ -853,7 +852,7 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Below the diagonal are starts that training has not covered, above it starts that it has. The ring's networks are no
-# good with pairs of 16, but it hardly matters where they start: 18 to 32% of their samples fail. The others are lost
+# good with pairs of 16, but it hardly matters where they start: 18 to 31% of their samples fail. The others are lost
 # outside. This is what the paper calls omnidirectional coverage, and it is why its remedy is to *train* from all
 # directions and to leave out directions only when *sampling* (chapter 11).
 
@@ -865,16 +864,14 @@ figure
 
 # %% slideshow={"slide_type": "fragment"}
 at_home = {}
-from_arcs = sampled(planes, starts_of([SOURCES["wide arcs"]] * len(pools)), rtol=1e-3, atol=1e-3)
-reach = dict(zip(pools, per_run(MEASURES["coverage"], from_arcs), strict=True))
-share_failing = dict(zip(pools, per_run(MEASURES["failures"], from_arcs), strict=True))
-for p in PAIRINGS:
-    everywhere, home = (share_failing[s, p] for s in ("ring", "wide arcs"))
+rows_ring = [k * RUNS + run for k, (s, _) in enumerate(pools) if s == "ring" for run in range(RUNS)]
+from_arcs = sampled(planes.part(rows_ring), starts_of([SOURCES["wide arcs"]] * 3))
+failing, reach = (per_run(MEASURES[name], from_arcs) for name in ("failures", "coverage"))
+for p, everywhere, reached in zip(PAIRINGS, failing, reach, strict=True):
+    home, reached_home = (measured[name]["wide arcs", p] for name in ("failures", "coverage"))  # from the same starts
     at_home[p] = float(everywhere.mean() / home.mean())
     said = f"failures {everywhere.mean():.3f} ± {everywhere.std():.3f}   against {home.mean():.3f} ± {home.std():.3f}"
-    print(
-        f"{p:12} ring, then arcs: {said}   coverage {reach['ring', p].mean():.2f} against {reach['wide arcs', p].mean():.2f}"
-    )
+    print(f"{p:12} ring, then arcs: {said}   coverage {reached.mean():.2f} against {reached_home.mean():.2f}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # For *independent* pairs the claim holds, and clearly: trained from everywhere, the network fails less often on the
@@ -935,7 +932,7 @@ plotting.images(torch.cat([shown[:3], blank, shown[3:]]), columns=9, rows=["cent
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Does direction help here?
 #
-# Small networks again (64 + 1 inputs, three layers of 128, two networks each), optimal transport within 32. Sources:
+# Small networks again (64 + 1 inputs, three layers of 96, two networks each), optimal transport within 32. Sources:
 # noise; the three centres at several concentrations; and the paper's **oracle**, which starts each path in the
 # direction of its own image, and so knows all images. Samples are measured by the Fréchet distance of their pixels to
 # the training images, and by the distance to the nearest training image. Held-out digits are the bar for both.
@@ -953,9 +950,9 @@ predict.ask(
 
 # %% slideshow={"slide_type": "fragment"}
 def digit_pairs(source, pairing, seed):
-    """Starts and images (11,776, 64), paired within 32 ("OT"), by their own direction ("own"), or not at all."""
+    """Starts and images (7,360, 64), paired within 32 ("OT"), by their own direction ("own"), or not at all."""
     generator = torch.Generator().manual_seed(seed)
-    x1 = torch.cat([images[torch.randperm(1500, generator=generator)[:1472]] for _ in range(8)])
+    x1 = torch.cat([images[torch.randperm(1500, generator=generator)[:1472]] for _ in range(5)])
     if pairing == "own":
         lengths = source.radius.sample(len(x1), generator).float()
         return lengths[:, None] * source.around(normalize(x1, dim=1), generator), x1
@@ -970,14 +967,14 @@ for kappa in (31, 158, 1000, math.inf):
 for kappa in (158, math.inf):
     STARTS[f"oracle, κ = {kappa}".replace("inf", "∞")] = VonMisesFisher(images, kappa), "own"
 drawn = [digit_pairs(*how, seed=k) for how in STARTS.values() for k in (1, 2)]
-on_digits = trained(*(torch.stack([pool[side] for pool in drawn]) for side in (0, 1)), width=128, steps=2000)
+on_digits = trained(*(torch.stack([pool[side] for pool in drawn]) for side in (0, 1)), width=96, steps=1000, lr=3e-3)
 
 
 # %% slideshow={"slide_type": "fragment"}
 def judged(sources):
     """Fréchet distance to the training images and mean distance to the nearest one, (sources, 2 runs) each."""
     starts = torch.stack([s.sample(1000, torch.Generator().manual_seed(k)) for s in sources for k in (3, 4)])
-    ends = sampled(on_digits, starts, method="midpoint", steps=20)
+    ends = sampled(on_digits, starts, method="midpoint", steps=10)
     values = [(frechet_distance(x, images), float(distances_to_data(x, images).mean())) for x in ends]
     return torch.tensor(values).view(-1, 2, 2).permute(2, 0, 1)
 
@@ -1011,10 +1008,10 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # - **Concentrated starts help**, up to the concentration of the data: from noise to $\kappa = 158$ the Fréchet
-#   distance falls by two fifths. Beyond, at 1,000, it rises a little, and without width it is ruined. So "too
+#   distance falls by nearly half. Beyond, at 1,000, it rises again, and without width it is ruined. So "too
 #   concentrated hurts" holds; *too* begins later than in the paper.
 # - **The oracle is no model.** Its distance is the smallest, and with $\kappa = \infty$ its samples are the training
-#   images: at 0.3 from the nearest, where real ones are at 1.9. To start it one has to draw the direction *of an
+#   images: at 0.35 from the nearest, where real ones are at 1.9. To start it one has to draw the direction *of an
 #   image*. All it does is to find that image again.
 # - **Off its training source every network fails**, the more so the more concentrated the source was. The third panel
 #   starts each from plain noise.
@@ -1148,7 +1145,7 @@ rows = [
     Claim("OT of 16: failures, ring over wide arcs", failure_gain, above(1.5)),
     Claim("wide arcs: failures, OT of all over OT of 16", full_gain, below(0.6)),
     Claim("OT of 16: distance, tight over wide arcs (paper: 1.44)", tight_over_wide, below(1.44)),
-    Claim("OT of all, 3,000 steps: failures, tight over wide arcs", tight_full, above(1)),
+    Claim("OT of all, 1,500 steps: failures, tight over wide arcs", tight_full, above(1)),
     Claim("record of Table 7, wide arcs: distance, OT of all over OT of 10", all_over_16, below(0.9)),
     Claim("OT of 16: coverage from wide arcs", mean_of("coverage", wide_16), above(0.7)),
     Claim("OT of 16: coverage from rays", mean_of("coverage", rays_16), below(0.4)),
