@@ -41,8 +41,6 @@ def fmcore(*arguments, cwd=None):
         patch.setenv("COLUMNS", "120")
         patch.setenv("NO_COLOR", "1")
         patch.delenv("FMCORE_TRACEBACK", raising=False)
-        if cwd is not None:
-            patch.setenv("FMCORE_DATA", str(cwd / "cache"))
         try:
             cli.main(arguments)
         except SystemExit as left:
@@ -50,9 +48,11 @@ def fmcore(*arguments, cwd=None):
     return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FMCORE_DATA", str(tmp_path / "cache"))
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(kept_classifiers):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FMCORE_DATA", str(kept_classifiers))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,8 @@ def test_evaluating_with_other_settings_keeps_the_run(workplace, tmp_path):
     folder = tmp_path / "digits"
     shutil.copytree(workplace[0] / "runs" / "digits", folder)
     config = (folder / "config.json").read_bytes()
-    process = fmcore("evaluate", str(folder), "draws=2", "probe_repeats=2", "likelihood_images=5", "set_images=10")
+    changes = ["draws=2", "probe_repeats=2", "likelihood_images=5", "set_images=10"]
+    process = fmcore("evaluate", str(folder), *changes, cwd=workplace[0])
     assert process.returncode == 0, process.stderr
     assert "flow, K = 2" in process.stdout
     assert "between probes" in process.stdout
@@ -173,23 +174,19 @@ def test_errors_are_one_line_and_leave_nothing_behind(workplace, arguments, mess
 
 def test_a_process_of_its_own_prints_help_errors_and_exit_status():
     code = (
-        "import sys\nfrom fmcore.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "import runpy, sys\n"
+        "sys.argv = ['fmcore', '--help']\n"
+        "try:\n    runpy.run_module('fmcore', run_name='__main__')\nexcept SystemExit:\n    pass\n"
         "heavy = [m for m in ('sklearn', 'matplotlib', 'scipy', 'ot', 'torchdiffeq', 'pydantic') if m in sys.modules]\n"
         "print('heavy', heavy)\n"
+        "sys.argv = ['fmcore', 'list', 'nothing']\n"
+        "runpy.run_module('fmcore', run_name='__main__')\n"  # what python -m does
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("train", "evaluate", "sample", "export", "measure", "table", "list", "doctor"):
-        assert command in out
-    assert out.splitlines()[-1] == "heavy []"
     environment = {name: value for name, value in os.environ.items() if name != "FMCORE_TRACEBACK"}
-    process = subprocess.run(
-        [sys.executable, "-m", "fmcore", "list", "nothing"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    for command in ("train", "evaluate", "sample", "export", "measure", "table", "list", "doctor"):
+        assert command in process.stdout
+    assert process.stdout.splitlines()[-1] == "heavy []"
     assert process.returncode == 2
     assert process.stderr.startswith("error: unknown experiment 'nothing': choose one of bertrand2025/")
     assert all(f" {name}," in process.stderr for name in ("bertrand2025/digits/collapse", "cifar10", "digits"))

@@ -125,14 +125,18 @@ def test_a_planted_import_is_found(code, module, wrong):
 
 
 def test_importing_fmcore_loads_nothing_heavy():
-    """Neither the package nor the modules that it offers as attributes, which are loaded when they are first used."""
+    """Neither the package, nor the data sets, nor all modules offered as attributes, loaded when first used."""
     code = (
         "import json, sys, torch; before = {*sys.modules}; import fmcore; front = 'fmcore.paths' in sys.modules;"
-        "[getattr(fmcore, name) for name in fmcore.__all__]; print(json.dumps([front, *{*sys.modules} - before]))"
+        "import fmcore.data; data = [*{*sys.modules} - before];"
+        "[getattr(fmcore, name) for name in fmcore.__all__];"
+        "print(json.dumps([front, data, [*{*sys.modules} - before]]))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    front, *loaded = json.loads(result.stdout)
+    front, data, loaded = json.loads(result.stdout)
     assert not front, "import fmcore alone should load no module of it"
+    assert "fmcore.data" in data
+    assert {name.split(".")[0] for name in data} & {*HEAVY, "requests", "tqdm", "filelock"} == set()
     assert {"fmcore.paths", "fmcore.solvers", "fmcore.training"} <= {*loaded}
     heavy = {name.split(".")[0] for name in loaded} & HEAVY
     assert not heavy, f"import fmcore loads {sorted(heavy)}"

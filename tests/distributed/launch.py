@@ -1,10 +1,15 @@
 """Start training processes the way users do, and without anyone to look after them."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from torch.distributed import TCPStore
+
+from tests.forked import python
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240  # seconds after which a test calls a process hung; far more than a busy machine needs
@@ -34,13 +39,23 @@ def unattended(processes, script, *arguments):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
+    return forked(processes, script, arguments, MASTER_PORT=str(port))
+
+
+@contextlib.contextmanager
+def as_under_torchrun(processes, script, *arguments):
+    """Each process on its own, in the environment that torchrun makes, with a store that outlives their sessions."""
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    meeting = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
+    yield forked(processes, script, arguments, **meeting)
+    del store
+
+
+def forked(processes, script, arguments, **meeting):
     return [
-        subprocess.Popen(
-            [sys.executable, str(script), *map(str, arguments)],
-            env=environment(RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="localhost", MASTER_PORT=str(port)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        python(
+            [script, *arguments],
+            environment(RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="localhost", **meeting),
         )
         for rank in range(processes)
     ]

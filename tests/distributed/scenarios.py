@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 
 from fmcore import distributed
 from fmcore.training import TrainingConfig, train
+from fmcore.training.minutes import StepsForMinutes
 from tests.distributed.tasks import (
     CONFIG,
     DATA,
@@ -129,6 +130,16 @@ def resumed():
     training("resumed", resume=True)
 
 
+def minutes():
+    """Every process would set a number of steps of its own."""
+    counted, StepsForMinutes.number = StepsForMinutes.number, lambda self: 9 + RANK
+    try:
+        trained = training(config=replace(CONFIG, warmup=4, minutes=1.0))
+    finally:
+        StepsForMinutes.number = counted
+    found["minutes"] = trained.config.steps, len(trained.losses)
+
+
 def main():
     torch.set_num_threads(1)
     whole = training("whole", seed=RANK)  # the weights of process 0 count
@@ -139,6 +150,7 @@ def main():
     order()
     shown()
     resumed()
+    minutes()
     if dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 2:
         return
     noted("nan", lambda: training("nan", loss=counted(nan_in_the_last_process)))

@@ -8,20 +8,22 @@ import torch
 
 from fmcore.checkpoints import load_checkpoint
 from fmcore.training import train
-from tests.distributed.launch import PATIENCE, torchrun
+from tests.distributed.launch import PATIENCE, as_under_torchrun, torchrun
 from tests.distributed.tasks import CONFIG, DATA, INPUTS, TARGETS, network, pairs, velocity_loss
 
 # With pytest -n 2 --dist loadgroup, one worker runs all of this file: the processes are started once.
-pytestmark = pytest.mark.xdist_group("several processes")
+pytestmark = pytest.mark.xdist_group("forked processes")
 
 SCENARIOS = Path(__file__).with_name("scenarios.py")
 
 
 def run(processes, folder):
-    """Start the processes once, and return what each of them found."""
-    with torchrun(processes, SCENARIOS, folder) as process:
-        output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
+    """Start the processes once, two of them by torchrun, and return what each of them found."""
+    start = torchrun if processes == 2 else as_under_torchrun
+    with start(processes, SCENARIOS, folder) as started:
+        for process in started if isinstance(started, list) else [started]:
+            output, _ = process.communicate(timeout=PATIENCE)
+            assert process.returncode == 0, output
     return [torch.load(folder / f"found_{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
@@ -68,6 +70,10 @@ def test_weights_and_losses_are_those_of_one_process(several):
     state = load_checkpoint(several[0] / "whole.pt")
     ema = {name.removeprefix("module."): value for name, value in state["ema"].items() if name != "n_averaged"}
     assert largest_difference(ema, expected.ema.state_dict()) < 1e-5
+
+
+def test_process_0_says_how_many_steps_fit_into_the_minutes(several):
+    assert [found["minutes"] for found in several[1]] == [(9, 9)] * len(several[1])
 
 
 def test_all_processes_hold_the_same_weights(several):

@@ -106,7 +106,7 @@ TRIED += ["lipman2023/cifar10_small/sf"]
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_every_kind_of_row_runs_from_training_to_record(name, tmp_path, monkeypatch):
+def test_every_kind_of_row_runs_from_training_to_record(name, tmp_path, monkeypatch, few_images_a_step):
     monkeypatch.setenv("FMCORE_DATA", str(tmp_path / "cache"))
     configuration = catalog.by_name(name)
     narrow = ",".join("1" for _ in configuration.network.multipliers)

@@ -236,10 +236,10 @@ def test_aligned_steps_end_where_uniform_ones_do_when_there_are_many(aligned, tm
     row = with_overrides(catalog.by_name("lee2025/digits/independent"), [*TINY, *QUICK, "align_steps=True"])
     train_run(row, tmp_path / "run", progress=False)
     run = Run(tmp_path / "run")
-    found = [run.sample(4, seeded(), variant=Variant(200, factor)).x for factor in (1.0, 1.25)]
+    found = [run.sample(4, seeded(), variant=Variant(80, factor)).x for factor in (1.0, 1.25)]
     few = [run.sample(4, seeded(), variant=Variant(3, factor)).x for factor in (1.0, 1.25)]
     differs = [float((one[0] - one[1]).abs().max()) for one in (found, few)]
-    assert differs[0] < differs[1] / 10  # 3 and 200 steps of a method of first order
+    assert differs[0] < differs[1] / 10  # 3 and 80 steps of a method of first order
     record = evaluate_run(run)
     assert math.isclose(record["step_alignment_factor"], 7.97 / 6.376, rel_tol=0.01)
     assert [one["steps"] for one in record["budgets"]] == ["uniform", "uniform", "aligned", "aligned"] * 2

@@ -55,7 +55,7 @@ def test_full_size_rows_have_the_settings_of_the_paper():
 
 
 @pytest.mark.parametrize("name", ["cifar10/efm1000", "cifar10_small/ot_cfm", "celeba64/hybrid", "digits/n10"])
-def test_rows_run_from_training_to_record(name, tmp_path, monkeypatch):
+def test_rows_run_from_training_to_record(name, tmp_path, monkeypatch, few_images_a_step):
     monkeypatch.setenv("FMCORE_DATA", str(tmp_path / "cache"))
     row = catalog.by_name(f"bertrand2025/{name}")
     narrow = ",".join("1" for _ in row.network.multipliers)

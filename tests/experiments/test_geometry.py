@@ -63,6 +63,12 @@ def brute():
 
 
 @pytest.fixture
+def few_samples(monkeypatch):
+    """Fewer proposals are counted, where their number is not what a test is about."""
+    monkeypatch.setattr(geometry_pruning, "SAMPLES", 100)
+
+
+@pytest.fixture
 def coloured(monkeypatch, tmp_path):
     """Smooth images in colour in place of CIFAR-10, and where they were asked for."""
     coarse = torch.rand(250, 3, 3, 3, generator=seeded(0))
@@ -297,7 +303,7 @@ def test_the_named_measurements_have_the_numbers_of_the_experiments():
     assert (huge.masks, huge.clusters, huge.tau, huge.threshold) == ((), 0, 0.005, 0.026)
 
 
-def test_a_record_comes_back_from_json_and_measures_the_same(coloured):
+def test_a_record_comes_back_from_json_and_measures_the_same(coloured, few_samples):
     _, configuration, _ = coloured
     record = measure(configuration, progress=False).record
     back = json.loads(json.dumps(record))
@@ -314,10 +320,9 @@ def cells(line):
     return [text.strip() for text in line.split("│")[1:-1]]
 
 
-def test_a_record_stands_in_the_table_beside_the_paper(coloured, tmp_path, monkeypatch, capsys):
+def test_a_record_stands_in_the_table_beside_the_paper(coloured, few_samples, tmp_path, monkeypatch, capsys):
     _, configuration, _ = coloured
     settings = replace(configuration, threshold=0.048, thresholds=(0.05, 0.2), masks=("strong",))
-    monkeypatch.setattr(geometry_pruning, "SAMPLES", 100)
     monkeypatch.setattr(
         sources.Pruned, "sample_counted", lambda self, n, generator: (None, 4 * n)
     )  # in 192 dimensions .048 keeps nothing
@@ -393,14 +398,14 @@ def test_the_picture_shows_the_curve_and_no_text_on_another(digits):
         assert figure.bbox.contains(box.x1, box.y1), text
 
 
-def test_the_paper_s_points_are_in_the_picture_of_its_data(coloured):
+def test_the_paper_s_points_are_in_the_picture_of_its_data(coloured, few_samples):
     figure = geometry_figure(measure(coloured[1], progress=False))
     (points,) = [line for line in figure.axes[0].lines if line.get_label() == "the paper"]
     assert list(points.get_xdata()) == [0.05, 0.055, 0.06, 0.07, 0.08]
     assert list(points.get_ydata()) == pytest.approx([0.9994, 0.949, 0.701, 0.119, 0.0097])
 
 
-def test_the_command_leaves_record_and_picture_and_measures_anew_on_request(tmp_path, capsys):
+def test_the_command_leaves_record_and_picture_and_measures_anew_on_request(few_samples, tmp_path, capsys):
     folder = tmp_path / "run"
 
     def fails(*arguments):

@@ -211,12 +211,14 @@ def test_the_processor_commit_and_versions_are_those_of_git_and_pip():
 
 
 def test_a_short_training_beats_a_gaussian(tmp_path):
-    quick = with_overrides(catalog.by_name("digits"), ["channels=16", "steps=200", "batch=32", "warmup=20"])
+    """By 0.34 bits/dim on these 40 images; other seeds of the training change that by 0.04."""
+    quick = ["channels=16", "attention=", "steps=120", "batch=48", "warmup=10", "lr=0.006", "ema=0.9"]
+    quick = with_overrides(catalog.by_name("digits"), quick)
     train_run(quick, tmp_path, progress=False)
     run, generator = Run(tmp_path), torch.Generator().manual_seed(0)
     found = bits_per_dim(
         run.velocity,
-        run.data.held_out[:100],
+        run.data.held_out[:40],
         run.source,
         levels=17,
         generator=generator,
@@ -224,4 +226,4 @@ def test_a_short_training_beats_a_gaussian(tmp_path):
         rtol=0.01,
         atol=0.01,
     )
-    assert found.value < float(baselines.gaussian_bits_per_dim(run.data, generator)[:100].mean())
+    assert found.value < float(baselines.gaussian_bits_per_dim(run.data, generator)[:40].mean())

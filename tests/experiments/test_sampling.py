@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +10,9 @@ import torch
 from fmcore.experiments import catalog, sampling
 from fmcore.experiments.configuration import with_overrides
 from fmcore.experiments.runner import Run, train_run
+from tests.forked import python
+
+pytestmark = pytest.mark.xdist_group("forked processes")
 
 SETTINGS = ["channels=8", "attention=", "steps=2", "batch=8", "set_images=10", "solver_batch=4", "likelihood_images=6"]
 SETTINGS += ["rtol=0.1", "atol=0.1", "draws=2", "probe_repeats=2", "classifier_steps=20", "generated_sets=2"]
@@ -65,20 +66,11 @@ def test_two_processes_leave_the_record_of_one(folder, tmp_path):
         port = free.getsockname()[1]
     environment = {**os.environ, "FMCORE_DATA": str(tmp_path), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     environment |= {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "fmcore", "evaluate", str(folder)]
 
     def measured(processes):
-        places = range(processes) if processes > 1 else [None]
-        started = [
-            subprocess.Popen(
-                command,
-                env=environment | ({"RANK": str(rank)} if rank is not None else {"WORLD_SIZE": "1"}),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in places
-        ]
+        places = [{"RANK": str(rank)} for rank in range(processes)] if processes > 1 else [{"WORLD_SIZE": "1"}]
+        command = ["-m", "fmcore", "evaluate", folder]
+        started = [python(command, environment | place, separate_errors=True) for place in places]
         outputs = [process.communicate(timeout=120) for process in started]
         assert [process.returncode for process in started] == [0] * processes, outputs
         return outputs, json.loads((folder / "record.json").read_text())

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +13,10 @@ import pytest
 from PIL import Image
 
 from fmcore.data import imagenet
+from tests.forked import python
+
+# The processes are forked, and the photographs made, in one worker.
+pytestmark = pytest.mark.xdist_group("forked processes")
 
 SHARD = 4
 IMAGES = 40
@@ -71,9 +74,7 @@ def whole(tree, tmp_path_factory):
 
 
 def start(tree, out):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, str(tree), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return python(["-c", PROCESS, tree, out], os.environ, separate_errors=True)
 
 
 def test_a_killed_preparation_goes_on_where_it_was(tree, tmp_path, whole, monkeypatch):
@@ -178,10 +179,11 @@ except OSError as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX limit on the size of files")
 def test_the_operating_system_refuses_the_write(tree, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-c", FILE_SIZE_LIMIT, str(tree), str(out)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert "cannot write train.pixels" in result.stdout
-    assert "File too large; the 0 images of this split before it are kept: make room and run again" in result.stdout
+    with python(["-c", FILE_SIZE_LIMIT, tree, out], os.environ) as process:
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
+    assert "cannot write train.pixels" in printed
+    assert "File too large; the 0 images of this split before it are kept: make room and run again" in printed
 
 
 def test_two_processes_at_once_do_the_work_once(tree, tmp_path, whole):

@@ -12,6 +12,7 @@ from torch import nn
 from fmcore.atomic import write_file
 from fmcore.checkpoints import load_checkpoint, save_checkpoint
 from fmcore.training import TrainingConfig, train
+from tests.forked import python
 
 CONFIG = TrainingConfig(steps=10, batch=4, checkpoint_every=5)
 
@@ -61,14 +62,15 @@ except OSError as error:
 """
 
 
+@pytest.mark.xdist_group("forked processes")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX limit on the size of files")
 def test_the_operating_system_refuses_the_write(tmp_path):
     path = tmp_path / "run.pt"
     save_checkpoint({"a": torch.ones(3)}, path)
-    process = subprocess.run(
-        [sys.executable, "-c", FILE_SIZE_LIMIT, str(path)], capture_output=True, text=True, check=True
-    )
-    assert "File too large (the version before it is intact)" in process.stdout
+    with python(["-c", FILE_SIZE_LIMIT, path], os.environ) as process:
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
+    assert "File too large (the version before it is intact)" in printed
     assert os.listdir(tmp_path) == ["run.pt"]
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(3))
 

@@ -11,7 +11,7 @@ import torch
 from fmcore.checkpoints import load_checkpoint
 from tests.distributed.launch import PATIENCE, torchrun, unattended
 
-pytestmark = pytest.mark.xdist_group("killed processes")
+pytestmark = pytest.mark.xdist_group("forked processes")
 
 SCRIPT = Path(__file__).with_name("training_process.py")
 STEPS, SAVED_EVERY = 30, 3
@@ -87,7 +87,7 @@ def uninterrupted(tmp_path_factory):
 def test_a_killed_run_resumes_to_identical_weights(tmp_path, uninterrupted):
     checkpoint = tmp_path / "run.pt"
     moment = random.randint(1, STEPS - 1)
-    (process,) = unattended(1, SCRIPT, checkpoint)
+    (process,) = unattended(1, SCRIPT, checkpoint, "--slowly")
     with process:
         until(process, moment)
         process.kill()
@@ -98,7 +98,7 @@ def test_a_killed_run_resumes_to_identical_weights(tmp_path, uninterrupted):
 def test_two_processes_killed_together_resume_to_identical_weights(tmp_path, uninterrupted):
     checkpoint = tmp_path / "run.pt"
     moment = random.randint(1, STEPS - 1)
-    with torchrun(2, SCRIPT, checkpoint) as process:
+    with torchrun(2, SCRIPT, checkpoint, "--slowly") as process:
         for pid in until(process, moment, 2).values():
             os.kill(pid, signal.SIGKILL)
         output, _ = process.communicate(timeout=PATIENCE)
@@ -112,7 +112,7 @@ def test_when_one_of_two_is_killed_the_other_says_so_and_both_resume(tmp_path, u
     """Nobody looks after the processes here: the survivor has to notice by itself."""
     checkpoint = tmp_path / "run.pt"
     moment = random.randint(SAVED_EVERY + 2, STEPS - 1)
-    both = unattended(2, SCRIPT, checkpoint)
+    both = unattended(2, SCRIPT, checkpoint, "--slowly")
     killed, survivor = both[victim], both[1 - victim]
     with killed, survivor:
         for _ in range(moment):

@@ -1,4 +1,7 @@
-"""A training run in a process of its own, or in several, to be killed: training_process.py CHECKPOINT [--resume]."""
+"""A training run in a process of its own, or in several: training_process.py CHECKPOINT [--resume] [--slowly].
+
+Slowly, it can be killed at a moment that is chosen.
+"""
 
 import os
 import sys
@@ -23,7 +26,8 @@ def prepare(images, generator):
 
 def loss(model, x1, generator):
     x0 = torch.randn(x1.shape, generator=generator)
-    time.sleep(0.02)  # leaves time to be killed in
+    if "--slowly" in sys.argv:
+        time.sleep(0.02)  # leaves time to be killed in
     print(f"process {os.environ.get('RANK', 0)} {os.getpid()}\n", end="", flush=True)
     return losses.conditional_flow_matching(model, paths.rectified(), x0, x1, generator=generator)
 
