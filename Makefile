@@ -67,7 +67,7 @@ types: $(READY) ## mypy
 	$(BIN)/mypy
 
 unit: $(READY) ## unit and property tests
-	$(PYTEST) -n 2 --dist loadgroup tests --ignore tests/notebooks --ignore tests/browser
+	$(PYTEST) -p no:nbval -n 2 --dist loadgroup tests --ignore tests/notebooks --ignore tests/browser
 
 notebooks: $(READY) ## the notebooks: in step, clean, and each run once against what is stored
 	rm -rf build/executed

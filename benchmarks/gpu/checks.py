@@ -112,9 +112,10 @@ def training_and_resuming(device: torch.device) -> Found:
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         whole, parts = trained(Path(first)), trained(Path(second), stop=1)
     weights = [torch.cat([w.flatten() for w in run.ema.parameters()]) for run in (whole, parts)]
-    # The same order of sums is not promised on a GPU: atomic additions, and the fastest convolution may be another one.
-    bound = 1e-3 if device.type == "cuda" else 1e-7
     moved = relative(weights[0], torch.cat([w.flatten() for w in network().parameters()]))
+    # A GPU promises no order of sums: additions are atomic, and the fastest convolution may be another one. The first
+    # steps of Adam make much of it. A resume that lost something differs by about as much as the weights have moved.
+    bound = 0.1 * moved if device.type == "cuda" else 1e-7
     assert moved > 1e-4, "the weights have not moved"
     return {
         "after a resume": close(weights[1], weights[0], bound),

@@ -17,7 +17,7 @@ NEEDED = {
     "PIL": "pillow",
 }
 WITHOUT = {
-    "torchcfm": "the step of TorchCFM's published script beside ours",
+    "torchcfm": "the step of TorchCFM's published script beside ours (it needs POT, too)",
     "torch_fidelity": "FID",
     "matplotlib": "titles on the sheet of samples",
     "tqdm": "a bar in place of lines",

@@ -23,6 +23,7 @@ from fmcore.experiments.runner import Run, train_run
 from fmcore.experiments.snapshots import keep_weights
 from fmcore.metrics import features
 from fmcore.solvers import solve
+from fmcore.training.device import products
 
 MOST_BYTES = 16 * 2**20  # of a file that is left
 
@@ -109,7 +110,8 @@ def samples_by_dopri5(run: Run) -> dict[str, Any]:
     """What an adaptive solver in float32 needs for a batch of samples, beside the fixed steps of the pictures."""
     settings = run.configuration.evaluation
     x0 = run.source.sample(settings.solver_batch, torch.Generator().manual_seed(0)).to(run.device)
-    found = solve(run.velocity, x0, t1=run.path.t_max, rtol=settings.rtol, atol=settings.atol)
+    with products("fp32", run.device):
+        found = solve(run.velocity, x0, t1=run.path.t_max, rtol=settings.rtol, atol=settings.atol)
     return {
         "nfe_of_dopri5": found.nfe,
         "nfe_of_dopri5_is": f"{len(x0)} samples, rtol = atol = {settings.rtol:g}, float32",

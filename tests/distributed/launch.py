@@ -20,9 +20,18 @@ def environment(**extra):
     return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **extra}
 
 
+class Torchrun(subprocess.Popen):
+    """Torchrun ends its processes when it is told to end, as by a test that waited in vain."""
+
+    def __exit__(self, kind, *rest):
+        if kind is not None:
+            self.terminate()
+        super().__exit__(kind, *rest)
+
+
 def torchrun(processes, script, *arguments):
     """All processes under torchrun, which ends all of them when one fails."""
-    return subprocess.Popen(
+    return Torchrun(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"),
             *(str(script), *map(str, arguments)),
@@ -47,7 +56,8 @@ def as_under_torchrun(processes, script, *arguments):
     """Each process on its own, in the environment that torchrun makes, with a store that outlives their sessions."""
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     meeting = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
-    yield forked(processes, script, arguments, **meeting)
+    with contextlib.ExitStack() as ending:  # all of them, where one failed or did not end
+        yield [ending.enter_context(process) for process in forked(processes, script, arguments, **meeting)]
     del store
 
 

@@ -53,7 +53,7 @@ def test_every_part_is_done_with_the_packages_of_such_a_machine(rehearsed):
     assert found.returncode == 0, found.stdout + found.stderr
     assert found.stdout.splitlines()[-1].endswith("all right")
     assert "no NVIDIA GPU here" in found.stdout
-    assert "torchcfm is not here: without the step of TorchCFM's published script beside ours" in found.stdout
+    assert "torchcfm is not here: without the step of TorchCFM's published script beside ours (it needs" in found.stdout
     assert "training: 88 of 88 images" in found.stderr, "lines where there is no bar"
     assert (out / "log.txt").read_text() == found.stdout
 
