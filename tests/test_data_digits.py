@@ -1,6 +1,8 @@
 """The digits and the scale of images."""
 
 import hashlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from fmcore.data import dequantize, digits, scale, to_uint8
+
+digits_module = sys.modules["fmcore.data.digits"]  # fmcore.data has the function under this name
 
 
 def test_every_digit_is_in_exactly_one_split_with_its_label():
@@ -39,10 +43,18 @@ def test_the_split_is_the_one_that_records_were_made_with():
     assert found == "9c1d1b06423e48bd3a21baae91fccf15f77ac99b512ec8a02f996526ccd19b0a"
 
 
+def test_they_are_read_without_loading_scikit_learn_and_by_it_where_its_file_lies_elsewhere(monkeypatch):
+    code = "import sys; from fmcore import data; data.digits(); print('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    direct = digits_module.read_table()
+    monkeypatch.setattr(digits_module, "find_spec", lambda name: None)
+    assert np.array_equal(digits_module.read_table(), direct)
+
+
 def test_altered_pixels_are_refused_with_a_remedy(monkeypatch):
-    bunch = load_digits()
-    bunch.images[7, 3, 3] += 1
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: bunch)
+    table = digits_module.read_table()
+    table[7, 27] += 1
+    monkeypatch.setattr(digits_module, "read_table", lambda: table)
     with pytest.raises(ValueError, match="pip install --force-reinstall --no-deps scikit-learn"):
         digits()
 
