@@ -75,14 +75,14 @@ notebooks: $(READY) ## the notebooks: in step, clean, and each run once against 
 	$(WORKERS) $(NBVAL) build/notebooks tests/notebooks
 
 browser: $(READY) ## in JupyterLab, in a real browser: chapters with every kind of element, an exercise sheet
-	$(WORKERS) -rs tests/browser --ignore tests/browser/test_every_other_chapter.py
+	$(WORKERS) --dist worksteal -rs tests/browser --ignore tests/browser/test_every_other_chapter.py
 
 twice: $(READY) ## each chapter a second time on this machine: the same, letter by letter
 	@test -d build/executed || $(MAKE) --no-print-directory notebooks
 	$(WORKERS) $(NBVAL) --nbval-exactly build/executed
 
 pages: $(READY) ## the other chapters in a real browser
-	$(WORKERS) -rs tests/browser/test_every_other_chapter.py
+	$(WORKERS) --dist worksteal -rs tests/browser/test_every_other_chapter.py
 
 peers: $(READY) ## our code beside other packages'; left out where these cannot be downloaded
 	@$(MAKE) --no-print-directory $(PEERS) || if $(BIN)/python -m pip index versions torchcfm > build/index.log 2>&1; \
