@@ -11,6 +11,7 @@ WORKERS := OMP_NUM_THREADS=1 $(PYTEST) -n 2
 # The cells of a notebook share a kernel, so they stay in one worker. What takes longest starts first.
 NBVAL := --dist loadscope --no-loadscope-reorder -p tests.notebooks.close_numbers
 NBVAL += --nbval --nbval-current-env --nbval-cell-timeout 300
+KERNELS := tests/notebooks/test_solutions_in_a_kernel.py
 PEERS := build/peers/ready
 # A machine without a screen gets the address of the page instead of a page.
 SCREEN := $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s)))
@@ -72,14 +73,14 @@ unit: $(READY) ## unit and property tests
 notebooks: $(READY) ## the notebooks: in step, clean, and each run once against what is stored
 	rm -rf build/executed
 	$(BIN)/python -m tests.notebooks.copies
-	$(WORKERS) $(NBVAL) build/notebooks tests/notebooks
+	$(WORKERS) $(NBVAL) build/notebooks tests/notebooks --ignore $(KERNELS)
 
 browser: $(READY) ## in JupyterLab, in a real browser: chapters with every kind of element, an exercise sheet
 	$(WORKERS) --dist worksteal -rs tests/browser --ignore tests/browser/test_every_other_chapter.py
 
-twice: $(READY) ## each chapter a second time on this machine: the same, letter by letter
+twice: $(READY) ## each chapter a second time: the same, letter by letter; answers to exercises in kernels
 	@test -d build/executed || $(MAKE) --no-print-directory notebooks
-	$(WORKERS) $(NBVAL) --nbval-exactly build/executed
+	$(WORKERS) $(NBVAL) --nbval-exactly build/executed $(KERNELS)
 
 pages: $(READY) ## the other chapters in a real browser
 	$(WORKERS) --dist worksteal -rs tests/browser/test_every_other_chapter.py

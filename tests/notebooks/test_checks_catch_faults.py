@@ -102,6 +102,33 @@ class TestPairs:
         assert (before, after) == ("before", "after")
         assert any(row.startswith("| [A chapter](chapters/00_small.ipynb) | see |") for row in rows)
 
+    def test_text_is_written_without_running_anything_and_changed_code_is_not(self, course, capsys):
+        source, notebook = (course / "chapters" / name for name in ("source/00_small.py", "00_small.ipynb"))
+        cells = nbformat.read(notebook, as_version=4).cells
+        source.write_text(SOURCE.replace("# A chapter", "# The chapter"))
+        assert build.main(["--root", str(course), "--text"]) == 0
+        assert build.out_of_step(course) == []
+        head, *others = nbformat.read(notebook, as_version=4).cells
+        assert head.source == "# The chapter"
+        assert others == cells[1:]
+        source.write_text(SOURCE.replace("hello", "goodbye"))
+        assert build.main(["--root", str(course), "--text"]) == 1
+        assert "its code has changed, so it must be run" in capsys.readouterr().err
+        assert nbformat.read(notebook, as_version=4).cells[1:] == cells[1:]
+
+    def test_map_and_way_to_the_next_are_written_into_sources(self, course):
+        source = course / "chapters" / "source" / "00_small.py"
+        places = "# <!-- map: here -->\n# old\n# <!-- end of map -->\n# <!-- next: here -->\n# <!-- end of next -->\n"
+        source.write_text(f"{SOURCE}\n# %% [markdown]\n{places}")
+        assert any("00_small.py: what it says of the chapters" in message for message in build.out_of_step(course))
+        build.write_contents(course)
+        text = source.read_text()
+        assert "# old" not in text
+        assert "# | Chapter | What it answers |\n" in text
+        assert "# This is the last chapter. The map of all of them is in [A chapter](00_small.ipynb).\n" in text
+        build.write_contents(course)
+        assert source.read_text() == text
+
     def test_building_twice_writes_the_same_bytes(self, course):
         files = sorted(course.rglob("*.ipynb"))
         before = [file.read_bytes() for file in files]

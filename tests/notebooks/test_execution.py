@@ -1,6 +1,6 @@
 """Run every exercise sheet from top to bottom: with its answers, and empty.
 
-Chapters are run by nbval (see close_numbers.py).
+Both in this process; test_solutions_in_a_kernel.py has the kernels. Chapters are run by nbval (see close_numbers.py).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from fmcore.course import build, execution
+from fmcore.course import build
 from tests.notebooks import checks, exercise_sheets
 
 SHEETS = [pair for pair in build.pairs() if pair.student]
@@ -25,16 +25,21 @@ def verdicts(notebook) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("pair", SHEETS, ids=lambda pair: pair.name)
-def test_solutions_pass_every_check(pair, tmp_path):
-    notebook = build.read(pair.source)
-    execution.execute(notebook, tmp_path)
+def assert_right(notebook) -> None:
+    """Nothing failed, and the checks of each exercise are content with its answer."""
     problems = checks.stored_outputs(notebook)
     assert not problems, "\n".join(problems)
     assert verdicts(notebook), "no cell is tagged 'exercise'"
     for number, said in enumerate(verdicts(notebook), 1):
         assert "✓" in said, f"exercise {number}: nothing says that the solution is right: {said!r}"
         assert "✗" not in said, f"exercise {number}: {said}"
+
+
+@pytest.mark.parametrize("pair", SHEETS, ids=lambda pair: pair.name)
+def test_solutions_pass_every_check(pair):
+    notebook = build.read(pair.source)
+    exercise_sheets.execute_here(notebook)
+    assert_right(notebook)
 
 
 @pytest.mark.parametrize("pair", SHEETS, ids=lambda pair: pair.name)
