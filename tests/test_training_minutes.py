@@ -1,5 +1,6 @@
 """A number of minutes in place of steps: the run is the one that was given the steps which fit into them."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -179,6 +180,6 @@ class TestLines:
         assert capsys.readouterr().err == ""
 
     def test_it_stands_in_for_a_bar_where_there_is_none(self, capsys, monkeypatch):
-        monkeypatch.setitem(__import__("sys").modules, "tqdm.auto", None)
+        monkeypatch.setitem(sys.modules, "tqdm.auto", None)
         train(network(), denoising, DATA, replace(CONFIG, minutes=None, steps=9))
         assert capsys.readouterr().err.startswith("training: 36 of 36 images")
