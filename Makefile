@@ -21,6 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # Threads that spin while they wait slow down everything else on a small machine.
 export OMP_WAIT_POLICY := PASSIVE
+# What is compiled once is read by the hundred processes of the tests, also where Python is told to write nothing.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test test-all chapters bench gpu clean $(STAGES) $(MORE)
