@@ -42,10 +42,10 @@ def train(
         steps: Number of training steps, the same as steps=N.
     """
     from fmcore import distributed
-    from fmcore.experiments import catalog
-    from fmcore.experiments.configuration import with_overrides
-    from fmcore.experiments.evaluation import check_features
-    from fmcore.experiments.runner import train_run
+    from fmcore.experiments.config.overrides import with_overrides
+    from fmcore.experiments.evaluate.evaluation import check_features
+    from fmcore.experiments.run.train import train_run
+    from fmcore.papers import catalog
 
     settings = [*overrides, *([] if steps is None else [f"steps={steps}"])]
     folder = run_dir or Path("runs") / name
@@ -70,9 +70,9 @@ def evaluate(
         overrides: Settings of the evaluation that differ from the run's; the record keeps them.
     """
     from fmcore import distributed
-    from fmcore.experiments import tables
-    from fmcore.experiments.evaluation import evaluate_run
-    from fmcore.experiments.runner import Run
+    from fmcore.experiments.evaluate.evaluation import evaluate_run
+    from fmcore.experiments.run.finished import Run
+    from fmcore.papers import printing
 
     with distributed.session(distributed.local_device()):
         loaded = Run(run, overrides)
@@ -81,7 +81,7 @@ def evaluate(
             print("evaluating ...", file=sys.stderr)
         record = evaluate_run(loaded)
         if first:
-            tables.show_record(record)
+            printing.show_record(record)
             print(f"record, weights and pictures are in {run}")
 
 
@@ -102,8 +102,8 @@ def measure(
         run_dir: Where record.json and a picture are written; runs/NAME unless told otherwise.
         overwrite: Replace a measurement that is there.
     """
-    from fmcore.experiments import measurements
-    from fmcore.experiments.configuration import with_overrides
+    from fmcore.experiments.config.overrides import with_overrides
+    from fmcore.papers import measurements
 
     folder = run_dir or Path("runs") / name
     configuration = with_overrides(measurements.by_name(name), overrides)
@@ -125,7 +125,7 @@ def table(
         name: The paper, lipman2023, bertrand2025 or lee2025, or simulation (table 7 of lee2025).
         folders: Where to look for records besides data/results, for example runs; later ones win.
     """
-    from fmcore.experiments import tables
+    from fmcore.papers import tables
     from fmcore.validation import unknown_name
 
     if name not in tables.PAPERS:
@@ -157,8 +157,8 @@ def sample(
     import torch
 
     from fmcore.data.images import to_uint8
-    from fmcore.experiments.figures import save_grid
-    from fmcore.experiments.runner import Run
+    from fmcore.experiments.drawing import save_grid
+    from fmcore.experiments.run.finished import Run
 
     if n < 1:
         raise ValueError(f"--n must be at least 1, got {n}")
@@ -180,8 +180,8 @@ def export(
         run: The folder of the run, for example runs/cifar10.
         out: The folder to write to; data/pretrained unless told otherwise.
     """
-    from fmcore.experiments import pretrained
-    from fmcore.experiments.runner import Run
+    from fmcore.experiments.run import pretrained
+    from fmcore.experiments.run.finished import Run
 
     file = pretrained.keep(Run(run), out or pretrained.FOLDER)
     print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB) and its record {file.with_suffix('.json').name}")
@@ -194,16 +194,16 @@ def list_experiments(name: Positional[Annotated[str | None, arg(metavar="[NAME]"
     Args:
         name: The experiment or measurement whose settings to show.
     """
-    from fmcore.experiments import catalog, measurements, tables
+    from fmcore.papers import catalog, measurements, printing
     from fmcore.validation import unknown_name
 
     if name is None:
-        tables.show_experiments(catalog.EXPERIMENTS)
+        printing.show_experiments(catalog.EXPERIMENTS)
         measurements.show_all()
     elif name in measurements.MEASUREMENTS:
-        tables.show_settings(measurements.MEASUREMENTS[name], "measure")
+        printing.show_settings(measurements.MEASUREMENTS[name], "measure")
     elif name in catalog.EXPERIMENTS:
-        tables.show_settings(catalog.EXPERIMENTS[name])
+        printing.show_settings(catalog.EXPERIMENTS[name])
     else:
         raise unknown_name("experiment", name, [*catalog.EXPERIMENTS, *measurements.MEASUREMENTS])
 
@@ -211,7 +211,7 @@ def list_experiments(name: Positional[Annotated[str | None, arg(metavar="[NAME]"
 @app.command
 def doctor() -> None:
     """Say what is installed, what this machine can do, and what is missing for which feature."""
-    from fmcore.experiments.doctor import show_report
+    from fmcore.doctor import show_report
 
     show_report()
 

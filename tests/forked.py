@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADED = ["torch._dynamo", "torchdiffeq", "sklearn.datasets", "matplotlib.figure", "tyro"]
-LOADED += ["fmcore.cli", "fmcore.experiments.catalog", "fmcore.experiments.evaluation", "fmcore.networks"]
+LOADED += ["fmcore.cli", "fmcore.papers.catalog", "fmcore.experiments.evaluate.evaluation", "fmcore.networks"]
 LONGEST = 1 << 17  # bytes of an order
 
 

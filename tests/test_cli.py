@@ -14,8 +14,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from fmcore import cli
-from fmcore.experiments import doctor
+from fmcore import cli, doctor
 
 TINY = [
     "channels=8",
@@ -198,15 +197,15 @@ def test_help_of_train_shows_an_example_that_is_valid():
     line = next(line for line in process.stdout.splitlines() if "Example: " in line)
     words = line.split("Example: ", 1)[1].split()
     assert words[:3] == ["fmcore", "train", "digits"]
-    from fmcore.experiments import catalog
-    from fmcore.experiments.configuration import with_overrides
+    from fmcore.experiments.config.overrides import with_overrides
+    from fmcore.papers import catalog
 
     assert with_overrides(catalog.by_name(words[2]), words[3:]) != catalog.by_name(words[2])
 
 
 def test_the_settings_listed_for_an_experiment_can_be_given_back():
-    from fmcore.experiments import catalog
-    from fmcore.experiments.configuration import with_overrides
+    from fmcore.experiments.config.overrides import with_overrides
+    from fmcore.papers import catalog
 
     lines = fmcore("list", "digits").stdout.splitlines()[1:]
     settings = [line.strip() for line in lines if "=" in line]
@@ -248,12 +247,12 @@ def test_doctor_judges_bfloat16_by_the_processor(flags, text):
 
 
 def test_a_stopped_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from fmcore.experiments import runner
+    from fmcore.experiments.run import train as run_train
 
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "train", stopped)
+    monkeypatch.setattr(run_train, "train", stopped)
     with pytest.raises(SystemExit) as found:
         cli.main(["train", "digits", "--run-dir", str(tmp_path / "run")])
     assert found.value.code == 130

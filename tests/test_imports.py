@@ -30,11 +30,15 @@ ORDER = [
     ["likelihood"],
     ["metrics"],
     ["experiments"],
-    ["course"],
+    ["papers"],
+    ["doctor", "course"],
     ["cli"],
     ["__main__"],
 ]
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
+# The same inside fmcore.experiments.
+STAGES = [["config", "records", "drawing"], ["run"], ["evaluate"]]
+PAPERS = ("lipman2023", "bertrand2025", "lee2025")
 HEAVY = {
     "IPython",
     "PIL",
@@ -88,6 +92,68 @@ def modules() -> list[tuple[Path, tuple[str, ...]]]:
 def test_every_module_has_a_place_in_the_order():
     parts = {module[1] for _, module in modules()} - {"__init__"}
     assert parts <= set(RANK), f"give {sorted(parts - set(RANK))} a place in ORDER"
+
+
+def files_imported(code: str, known: set[str]) -> set[str]:
+    """The files of fmcore, by dotted name, that a module imports: inside functions and for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & known or {node.module}
+    return found & known
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """What is left when files that import nothing that is left are taken away, again and again."""
+    left = dict(arrows)
+    while free := [name for name, others in left.items() if not others & set(left) - {name}]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def arrows_between_files() -> dict[str, set[str]]:
+    names = {".".join(module).removesuffix(".__init__"): file for file, module in modules()}
+    del names["fmcore"]  # the front of the package shows all of it
+    return {name: files_imported(file.read_text(encoding="utf-8"), set(names)) for name, file in names.items()}
+
+
+def test_no_file_imports_itself_through_others():
+    arrows = arrows_between_files()
+    assert len(arrows) > 100
+    assert not circles(arrows)
+
+
+def test_a_planted_circle_is_found():
+    arrows = arrows_between_files() | {"fmcore.paths": {"fmcore.losses"}}
+    assert {"fmcore.paths", "fmcore.losses"} <= set(circles(arrows))
+
+
+def test_an_experiment_is_configured_then_run_then_evaluated():
+    rank = {name: number for number, group in enumerate(STAGES) for name in group}
+    wrong = []
+    for name, others in arrows_between_files().items():
+        own = name.split(".")[2:3] if name.startswith("fmcore.experiments.") else []
+        for other in others:
+            theirs = other.split(".")[2:3] if other.startswith("fmcore.experiments.") else []
+            if own and theirs and own != theirs and rank[theirs[0]] >= rank[own[0]]:
+                wrong.append(f"{name} imports {other}")
+    assert not wrong
+
+
+def test_no_paper_imports_another():
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in arrows_between_files().items()
+        for other in others
+        for paper in PAPERS
+        if name.startswith(f"fmcore.papers.{paper}") and other.split(".")[2:3] not in ([], [paper])
+        if other.startswith(tuple(f"fmcore.papers.{one}" for one in PAPERS))
+    ]
+    assert not wrong
 
 
 def test_no_module_is_called_utils():

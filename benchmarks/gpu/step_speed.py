@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from benchmarks.unet import PEAKS
 from fmcore import networks
 from fmcore.data.images import ImageData
-from fmcore.experiments.catalog import by_name
-from fmcore.experiments.configuration import Configuration, NetworkConfig
-from fmcore.experiments.learned_velocity import build_network
-from fmcore.experiments.training_pairs import batch_loss, batch_maker
+from fmcore.experiments.config.experiment import Configuration, NetworkConfig
+from fmcore.experiments.run.network import build_network
+from fmcore.experiments.run.training_batch import batch_loss, batch_maker
+from fmcore.papers.catalog import by_name
 from fmcore.training import train
 
 FULL = NetworkConfig(128, (1, 2, 2, 2), 2, (16,), head_channels=64)

@@ -15,13 +15,15 @@ from torch import nn
 
 from benchmarks.gpu import step_speed
 from fmcore.atomic import write_file
-from fmcore.experiments import pretrained, records
-from fmcore.experiments.catalog import by_name
-from fmcore.experiments.configuration import Configuration
-from fmcore.experiments.evaluation import evaluate_run
-from fmcore.experiments.runner import Run, train_run
-from fmcore.experiments.snapshots import keep_weights
+from fmcore.experiments import records
+from fmcore.experiments.config.experiment import Configuration
+from fmcore.experiments.evaluate.evaluation import evaluate_run
+from fmcore.experiments.run import pretrained
+from fmcore.experiments.run.finished import Run
+from fmcore.experiments.run.train import train_run
+from fmcore.experiments.run.weights import keep_weights
 from fmcore.metrics import features
+from fmcore.papers.catalog import by_name
 from fmcore.solvers import solve
 from fmcore.training.device import products
 

@@ -29,9 +29,13 @@ from fmcore import data, likelihood, losses, networks, solvers, sources, trainin
 from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, about, above, below, between, exactly
 from fmcore.data.images import dequantize, to_uint8
-from fmcore.experiments import baselines, catalog, comparison, pretrained, runner
+from fmcore.experiments.evaluate import simple_models
+from fmcore.experiments.run import pretrained
+from fmcore.experiments.run.network import build_network
 from fmcore.metrics import frechet_distance
 from fmcore.metrics.classifier import kept_classifier
+from fmcore.papers import catalog, reference
+from fmcore.papers.lipman2023 import table as table_1
 
 style.use()
 torch.set_num_threads(1)  # an 8x8 image gives a second core too little to do
@@ -285,7 +289,7 @@ figure
 # %% slideshow={"slide_type": "fragment"}
 row = catalog.by_name("lipman2023/digits/fm_ot")
 path = row.build_path()
-net = runner.build_network(row, shape)
+net = build_network(row, shape)
 optimizer = torch.optim.Adam(net.parameters(), lr=row.training.lr)
 
 generator = torch.Generator().manual_seed(1)
@@ -326,10 +330,10 @@ def flow_loss(model, pairs, generator):
     return losses.conditional_flow_matching(model, path, *pairs, generator=generator)
 
 
-net = runner.build_network(row, shape)
+net = build_network(row, shape)
 run = training.train(net, flow_loss, digits.train, row.training, prepare=prepare, progress=False)
 flow = run.ema.requires_grad_(False)
-recorded = comparison.find_records([comparison.RESULTS])
+recorded = reference.find_records([reference.RESULTS])
 final_loss = float(run.losses[-100:].mean())
 known_loss = recorded["lipman2023/digits/fm_ot"]["training"]["mean_loss_of_last_100_steps"]
 print(f"first loss {run.losses[0]:.2f}; mean of the last 100: {final_loss:.3f}, in the record {known_loss:.3f}")
@@ -442,9 +446,9 @@ predict.ask(
 # %% slideshow={"slide_type": "fragment"}
 generator = torch.Generator().manual_seed(5)
 simple = {
-    "uniform": baselines.uniform_bits_per_dim(digits),
-    "Gaussian, full covariance": baselines.gaussian_bits_per_dim(digits, generator),
-    "histogram of each pixel": baselines.histogram_bits_per_dim(digits),
+    "uniform": simple_models.uniform_bits_per_dim(digits),
+    "Gaussian, full covariance": simple_models.gaussian_bits_per_dim(digits, generator),
+    "histogram of each pixel": simple_models.histogram_bits_per_dim(digits),
 }
 bars = {name: float(values.mean()) for name, values in simple.items()} | {"this flow": ours.value}
 spread = {"this flow": ours.standard_error}
@@ -573,7 +577,7 @@ figure
 # Our records keep both, and say what share of the difference is noise: they repeat the first draw with other probes.
 
 # %% slideshow={"slide_type": "fragment"}
-digit_rows = {m: recorded[f"lipman2023/digits/{m}"] for m in comparison.METHODS}
+digit_rows = {m: recorded[f"lipman2023/digits/{m}"] for m in table_1.METHODS}
 artefact = {}
 print("digits, 100 images       K = 1   K = 3   drop   of it noise   nats between probes, between draws")
 for method, record in digit_rows.items():
@@ -583,14 +587,14 @@ for method, record in digit_rows.items():
     artefact[method] = noise_part / (one - three)
     probes, draws = (about_noise[f"deviation_between_{k}"] / about_noise["bits_per_nat"] for k in ("probes", "draws"))
     said = f"{one:.3f}   {three:.3f}  {one - three:.3f}         {noise_part:.3f}"
-    print(f"{comparison.METHODS[method]:22}   {said}                {probes:.1f}             {draws:.1f}")
+    print(f"{table_1.METHODS[method]:22}   {said}                {probes:.1f}             {draws:.1f}")
 paper_drop = 0.12 * 3072 * math.log(2)
 print(f"the paper's drop for CIFAR-10, 0.12 bits/dim in 3,072 dimensions, is one of {paper_drop:.0f} nats")
 
 # %% [markdown] slideshow={"slide_type": "notes"}
-# "Of it noise" is an estimate (`fmcore.experiments.bits.bias_of_noise`): the log-densities of the draws are taken as
-# normal, with the scatter between probes as their noise. By it, between four and seven tenths of the drop are not a
-# tighter bound. How much of the paper's 0.12 is noise cannot be said without its raw estimates.
+# "Of it noise" is an estimate (`fmcore.experiments.evaluate.bits_per_dim.bias_of_noise`): the log-densities of the
+# draws are taken as normal, with the scatter between probes as their noise. By it, between four and seven tenths of the
+# drop are not a tighter bound. How much of the paper's 0.12 is noise cannot be said without its raw estimates.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Network evaluations
@@ -798,8 +802,8 @@ predict.ask(
 BLOCKS = {"paper": "paper: CIFAR-10", "cifar10_small": "ours: CIFAR-10, small", "digits": "ours: digits"}
 MEASURES = {"bits": "bits/dim, K = 1", "distance": "Fréchet distance", "nfe": "NFE"}
 table = {block: {measure: {} for measure in MEASURES} for block in BLOCKS}
-for entry in comparison.lipman2023():
-    name = comparison.METHODS[entry.method]
+for entry in table_1.lipman2023():
+    name = table_1.METHODS[entry.method]
     if entry.size == "cifar10":
         numbers, block = (entry.paper["nll_one"], entry.paper["fid"], entry.paper["nfe"]), "paper"
     elif entry.size in BLOCKS and entry.ours:
@@ -811,7 +815,7 @@ for entry in comparison.lipman2023():
 
 print(f"{'':16}" + "".join(f"{title:^31}" for title in BLOCKS.values()))
 print(f"{'':16}" + "   bits/dim  distance     NFE    " * len(BLOCKS))
-for name in comparison.METHODS.values():
+for name in table_1.METHODS.values():
     cells = [[table[block][measure].get(name) for measure in MEASURES] for block in BLOCKS]
     parts = [
         "      -         -         -    " if c[0] is None else f"{c[0]:9.2f} {c[1]:9.2f} {c[2]:9.0f}    " for c in cells
@@ -885,18 +889,17 @@ print("FM w/ OT is first in: " + "; ".join(f"{title}: {', '.join(first(block))}"
 
 # %% slideshow={"slide_type": "subslide"}
 every = {
-    size: {m: recorded.get(f"lipman2023/{size}/{m}") for m in comparison.METHODS}
-    for size in ("digits", "cifar10_small")
+    size: {m: recorded.get(f"lipman2023/{size}/{m}") for m in table_1.METHODS} for size in ("digits", "cifar10_small")
 }
 figure, axes = plotting.canvas(2, 2, height=6.0, sharex="col")
 for column, (size, found) in zip(axes.T, every.items(), strict=True):
     for method, record in found.items():
         if record is None:
             continue
-        name, steps = comparison.METHODS[method], [point["step"] for point in record["curve"]]
+        name, steps = table_1.METHODS[method], [point["step"] for point in record["curve"]]
         for ax, key in zip(column, ("classifier_frechet_distance", "nfe"), strict=True):
             ax.plot(steps, [point[key] for point in record["curve"]], "o-", color=LOOK[name], label=name, markersize=4)
-    column[0].set(title=comparison.TITLES[size], ylabel="Fréchet distance, 100 images")
+    column[0].set(title=table_1.TITLES[size], ylabel="Fréchet distance, 100 images")
     column[1].set(xlabel="training step", ylim=(0, None), ylabel="NFE")
 axes[0, 0].set_ylim(0, None)
 axes[0, 1].set(yscale="log", ylim=(4, 90))
@@ -930,7 +933,7 @@ def always_lowest(size):
 photos = pretrained.load("cifar10")
 paper_row = catalog.by_name("lipman2023/cifar10/fm_ot")
 with torch.device("meta"):
-    full_size = sum(p.numel() for p in runner.build_network(paper_row, (3, 32, 32)).parameters())
+    full_size = sum(p.numel() for p in build_network(paper_row, (3, 32, 32)).parameters())
 own, full = photos.configuration.training, paper_row.training
 seen, seen_paper = own.steps * own.batch, full.steps * full.batch
 print(f"parameters: here {sum(p.numel() for p in photos.network.parameters()):,}, in the paper {full_size:,}")

@@ -29,8 +29,8 @@ from matplotlib.colors import ListedColormap, hsv_to_rgb
 from fmcore import closed_form, data, losses, networks, paths, solvers, training
 from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, about, above, below, between, exactly
-from fmcore.experiments import comparison
 from fmcore.metrics import cosine_to_conditional, nearest_training_images
+from fmcore.papers import reference
 
 style.use()
 torch.set_num_threads(1)  # an 8x8 image gives a second core too little to do
@@ -821,7 +821,7 @@ predict.ask(
 
 # %% slideshow={"slide_type": "fragment"}
 NAMES = {"two_moons": "two moons", "digits": "digits", "cifar10": "CIFAR-10", "imagenet128": "ImageNet"}
-recorded = comparison.find_records([comparison.RESULTS])
+recorded = reference.find_records([reference.RESULTS])
 records = {name: recorded[f"bertrand2025/{name}/collapse"] for name in NAMES}
 t_first, t_sure = {}, {}
 print("                                      cosine at t = 0   nine of ten above 0.9   mean cosine 0.99")

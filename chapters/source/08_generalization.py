@@ -28,8 +28,11 @@ import torch
 from fmcore import closed_form, data, paths, solvers, training
 from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, above, below, between
-from fmcore.experiments import catalog, comparison, oracle, runner
+from fmcore.experiments.evaluate import exact_velocity
+from fmcore.experiments.run import training_batch
+from fmcore.experiments.run.network import build_network
 from fmcore.metrics import failure_to_learn, nearest_training_images
+from fmcore.papers import catalog, reference
 
 style.use()
 torch.set_num_threads(1)  # an 8x8 image gives a second core too little to do
@@ -114,13 +117,13 @@ predict.ask(
 def trained(name, steps):
     """The network of an experiment, averaged weights, and the images that it was trained on."""
     row = catalog.by_name(f"bertrand2025/digits/{name}")
-    chosen = runner.training_images(row, digits)
+    chosen = training_batch.training_images(row, digits)
     run = training.train(
-        runner.build_network(row, digits.shape),
-        runner.batch_loss(row, digits, chosen),
+        build_network(row, digits.shape),
+        training_batch.batch_loss(row, digits, chosen),
         chosen,
         replace(row.training, steps=steps),
-        prepare=runner.batch_maker(row, digits),
+        prepare=training_batch.batch_maker(row, digits),
         progress=False,
     )
     return run.ema.requires_grad_(False), digits.scaled(chosen), float(run.losses[-100:].mean())
@@ -362,7 +365,7 @@ predict.ask(
 # %% slideshow={"slide_type": "fragment"}
 BLOCKS = {"digits": "digits, d = 64", "cifar10_small": "CIFAR-10, d = 3,072"}
 ALL = {"digits": 1500, "cifar10_small": 50_000}
-recorded = comparison.find_records([comparison.RESULTS])
+recorded = reference.find_records([reference.RESULTS])
 
 
 def of_size(size):
@@ -482,7 +485,7 @@ SWITCHES = [round(0.1 * k, 1) for k in range(11)]
 def all_switches(way, second):
     """Samples that follow a way (21, 64, 1, 8, 8) up to each switch, and `second` from there on: (switches, 64, 1, 8, 8)."""
     ends = [round(switch * STEPS) for switch in SWITCHES]
-    return torch.stack([oracle.follow(second, way[end], grid[end:]) for end in ends])
+    return torch.stack([exact_velocity.follow(second, way[end], grid[end:]) for end in ends])
 
 
 def measured(sets, goal):
@@ -930,7 +933,7 @@ print(f"floor of CFM, from the record of all 50,000 images without mirror images
 
 # %% slideshow={"slide_type": "fragment"}
 paper = {}
-for row in comparison.read_reference("bertrand2025_appendix"):
+for row in reference.read_reference("bertrand2025_appendix"):
     paper.setdefault(f"{row['data']}, epoch {row['epoch']}", {})[int(row["M"])] = float(row["distance"])
 for title, distances in paper.items():
     base = distances[1]

@@ -31,8 +31,10 @@ from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, about, above, below, between
 from fmcore.ensemble import Ensemble, Member, SeluMLP, draw_batches, pair, three_directions, train
 from fmcore.ensemble.plane import ANGLES, SHARES
-from fmcore.experiments import comparison, simulation
 from fmcore.metrics import distances_to_data, mode_divergence, nearest_training_images, wasserstein_given_shares
+from fmcore.papers import reference
+from fmcore.papers.lee2025 import simulation
+from fmcore.papers.lee2025.simulation_setting import MEASURES, Setting
 from fmcore.sources import DCT, ChiSphere, Gaussian, GaussianMixture
 from fmcore.sources.tabulated import chi
 
@@ -218,7 +220,7 @@ widgets.explore(in_dimensions, d=widgets.choice([1, 2, 3, 8, 16, 64, 256, 1024, 
 # A group of data points in one direction we call a **mode**.
 
 # %% slideshow={"slide_type": "fragment"}
-SETTING = simulation.Setting()
+SETTING = Setting()
 points = simulation.target(SETTING)  # (1024, 2)
 ring = ChiSphere((2,), dof=3072)
 on_ring = ring.sample(1024, torch.Generator().manual_seed(5))
@@ -520,17 +522,17 @@ figure
 
 
 # %% slideshow={"slide_type": "fragment"}
-recorded = comparison.find_records([comparison.RESULTS])
+recorded = reference.find_records([reference.RESULTS])
 simulated = {setting: recorded[f"lee2025/simulation/{setting}"] for setting in ("paper", "released")}
 
 
 def show_table(setting="released"):
     """Print Table 7 of the paper beside our record of it, mean over ten runs; blank where nothing was run."""
     ours = simulated[setting]["values"]
-    column = dict(zip(simulation.MEASURES, range(8), strict=True))
+    column = dict(zip(MEASURES, range(8), strict=True))
     print("                     paper                        ours, best checkpoint        last checkpoint")
     print("                     dist  fail%    MDD    NW      dist  fail%    MDD    NW      dist")
-    for row in comparison.read_reference("lee2025_table7"):
+    for row in reference.read_reference("lee2025_table7"):
         name = row["scenario"]
         told = [float(row[key]) for key in ("distance", "failures", "mode_divergence", "normalized")]
         line = f"{name:20} {told[0]:5.2f} {told[1]:6.2f} {told[2]:6.3f} {told[3]:5.2f}"
@@ -566,10 +568,10 @@ print(f"with the steps of the text, on two CPU cores: {simulated['paper']['wall_
 # %% slideshow={"slide_type": "fragment"}
 def recorded_distance(setting, name):
     """Distance of a scenario at the best checkpoint: mean and standard deviation over the runs of our record."""
-    return simulated[setting]["values"][name]["best"][simulation.MEASURES.index("distance")]
+    return simulated[setting]["values"][name]["best"][MEASURES.index("distance")]
 
 
-seven = {row["scenario"]: float(row["distance"]) for row in comparison.read_reference("lee2025_table7")}
+seven = {row["scenario"]: float(row["distance"]) for row in reference.read_reference("lee2025_table7")}
 SAME = {"independent": "ring, independent", "transport": "ring, OT", "density_200": list(SCENARIOS)[3]}
 longer = {name: [recorded_distance(setting, name) for setting in simulated] for name in [*SAME, "density_6000"]}
 print(f"{'':20}{'4,000 of 16':>14}{'20,000 of 16':>15}{'100,000 of 10':>16}{'paper':>8}")
@@ -613,7 +615,7 @@ for count in (1, 2, 5, 10, 50):
 
 runs = torch.stack([away[step].mean(dim=2) for step in STEPS], dim=2)  # (scenarios, runs, checkpoints)
 by_hand = torch.stack([runs.amin(dim=2).mean(dim=1), runs.amin(dim=2).std(dim=1)], dim=1)
-full = torch.zeros(len(SCENARIOS), RUNS, len(STEPS), len(simulation.MEASURES), dtype=torch.float64)
+full = torch.zeros(len(SCENARIOS), RUNS, len(STEPS), len(MEASURES), dtype=torch.float64)
 full[..., 0] = runs
 by_fmcore = torch.stack([simulation.summary(values)[0] for values in full])
 gap_best = float((by_hand - by_fmcore).abs().max())
@@ -713,7 +715,7 @@ ROWS = {
 }
 paper = {
     row["row"]: float(row["fid"])
-    for row in comparison.read_reference("lee2025_fid")
+    for row in reference.read_reference("lee2025_fid")
     if (row["data"], row["start"], row["nfe"]) == ("cifar10", "source", "100") and row["row"] in ROWS
 }
 colors = {ROWS[name]: style.MUTED if name in ("independent", "ot") else style.PATH for name in ROWS}

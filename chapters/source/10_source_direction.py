@@ -29,7 +29,6 @@ from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, about, above, below, between
 from fmcore.ensemble import Arcs, Ensemble, pair, three_directions
 from fmcore.ensemble.plane import ANGLES, SHARES
-from fmcore.experiments import comparison
 from fmcore.metrics import (
     covered_share,
     distances_to_data,
@@ -37,6 +36,7 @@ from fmcore.metrics import (
     mode_divergence,
     normalized_wasserstein,
 )
+from fmcore.papers import reference
 from fmcore.sources import ChiSphere, Gaussian, VonMisesFisher, spherical_k_means, uniform_directions
 
 style.use()
@@ -739,7 +739,7 @@ figure
 #   the data alone would have praised them.
 
 # %% slideshow={"slide_type": "skip"}
-recorded = comparison.find_records([comparison.RESULTS])
+recorded = reference.find_records([reference.RESULTS])
 at_length = {}
 for setting in ("paper", "released"):
     record = recorded[f"lee2025/simulation/{setting}"]
@@ -1036,7 +1036,7 @@ WORDS |= {f"oracle{kappa}": f"oracle, κ = {kappa:,}" for kappa in (3000, 1500)}
 WORDS |= {f"kmeans{kappa}": f"3 centres, κ = {kappa:,}" for kappa in (1500, 900, 300, 100, 50)}
 reported = {
     row["row"]: float(row["fid"])
-    for row in comparison.read_reference("lee2025_fid")
+    for row in reference.read_reference("lee2025_fid")
     if (row["data"], row["start"], row["nfe"]) == ("cifar10", "source", "100")
 }
 

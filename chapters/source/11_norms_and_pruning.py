@@ -26,9 +26,11 @@ import torch
 from fmcore import closed_form, couplings, data, metrics, paths, solvers, sources, training, velocity
 from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, above, below, between, exactly
-from fmcore.experiments import catalog, comparison, runner
+from fmcore.experiments.run import training_batch
+from fmcore.experiments.run.network import build_network
 from fmcore.metrics import features
 from fmcore.metrics.classifier import kept_classifier
+from fmcore.papers import catalog, reference
 
 style.use()
 torch.set_num_threads(1)  # an 8x8 image gives a second core too little to do
@@ -71,7 +73,7 @@ digits = data.digits()
 images = digits.scaled(digits.train)  # (1500, 1, 8, 8) in (-1, 1)
 lengths = images.flatten(1).norm(dim=1)
 noise_source = sources.Gaussian((1, 8, 8))
-recorded = comparison.find_records([comparison.RESULTS])
+recorded = reference.find_records([reference.RESULTS])
 of_photos = recorded["lee2025/geometry/cifar10"]["values"]  # measured on all 50,000 training images
 PHOTO_LENGTH = of_photos["mean_length"]["images"]["value"]  # in [-1, 1]
 
@@ -359,13 +361,13 @@ for power in (0.5, 1.0, 1.5, 2.0):
 def trained(name):
     """The network of an experiment, averaged weights."""
     row = catalog.by_name(f"lee2025/digits/{name}")
-    chosen = runner.training_images(row, digits)
+    chosen = training_batch.training_images(row, digits)
     run = training.train(
-        runner.build_network(row, digits.shape),
-        runner.batch_loss(row, digits, chosen),
+        build_network(row, digits.shape),
+        training_batch.batch_loss(row, digits, chosen),
         chosen,
         row.training,
-        prepare=runner.batch_maker(row, digits),
+        prepare=training_batch.batch_maker(row, digits),
         progress=False,
     )
     return run.ema.requires_grad_(False)
@@ -541,7 +543,7 @@ figure
 # mirror images as in training, beside the paper's:
 
 # %% slideshow={"slide_type": "fragment"}
-told = comparison.read_reference("lee2025_geometry")
+told = reference.read_reference("lee2025_geometry")
 PAPER_REJECTS = {float(row["of"]): float(row["value"]) for row in told if row["measure"] == "rejected_percent"}
 rejects = {}
 for version, found in of_photos["rejected_share"].items():
@@ -744,7 +746,7 @@ ROWS = {
 }
 NFE, NAMES = (5, 10, 20, 40, 100), ("ot", "independent", "ot_norm", "independent_norm")
 paper = {}
-for line in comparison.read_reference("lee2025_fid"):
+for line in reference.read_reference("lee2025_fid"):
     if line["data"] == "cifar10" and line["fid"]:
         paper[line["row"], line["start"], int(line["nfe"])] = float(line["fid"])
 

@@ -111,3 +111,8 @@ def check_folder(folder: Path, overwrite: bool, files: Sequence[str]) -> None:
     others = [name for name in found if name.removesuffix(".partial") not in files]
     if others:
         raise FileExistsError(f"{folder} holds other things than a measurement ({others[0]}): choose another --run-dir")
+
+
+def number(value: float, spread: float | None = None, spread_is: str | None = None) -> dict[str, Any]:
+    """A number as records have it."""
+    return {"value": value, "spread": spread, "spread_is": spread_is}

@@ -3,7 +3,7 @@
 Inception features, which FID is defined by, say little about 8x8 digits, and cost more than the whole training of a
 small model. The last hidden layer of a classifier that knows the data set does say something. The distance in its
 features is called "classifier Frechet distance", never FID: its values mean nothing outside this data set and this
-classifier, so all runs on one data set share one (`fmcore.metrics.kept`).
+classifier, so all runs on one data set share one (`fmcore.metrics.cache`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmcore.data.images import ImageData, dequantize
-from fmcore.metrics.kept import Tensors, fingerprint, kept
+from fmcore.metrics.cache import Tensors, fingerprint, kept
 from fmcore.training import TrainingConfig, derived_seed, train
 
 AT_ONCE = 1000  # images whose features are computed together

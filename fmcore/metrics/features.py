@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from fmcore.data.images import ImageData
+from fmcore.metrics.cache import Tensors, fingerprint, kept
 from fmcore.metrics.classifier import AT_ONCE, TrainedClassifier
 from fmcore.metrics.frechet import gaussian_frechet_distance
-from fmcore.metrics.kept import Tensors, fingerprint, kept
 from fmcore.validation import unknown_name
 
 FID_IMAGES = 50_000

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 from fmcore.sources.around import AroundPoints
 from fmcore.sources.cosine_transform import DCT
+from fmcore.sources.flow import FlowSource
 from fmcore.sources.gaussian import Gaussian
-from fmcore.sources.mapped import FlowSource
 from fmcore.sources.mixture import GaussianMixture
 from fmcore.sources.norms import NormAligned, alignment_factor, mean_norm
 from fmcore.sources.pruned import Pruned, PruningAxes, pruning_axes

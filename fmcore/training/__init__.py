@@ -9,6 +9,7 @@ progress    a bar, or lines
 loop        train
 """
 
+from fmcore.training.averaging import ema_decay
 from fmcore.training.batches import (
     Prepare,
     Rows,
@@ -21,7 +22,7 @@ from fmcore.training.batches import (
 from fmcore.training.config import TrainingConfig
 from fmcore.training.feeding import resident
 from fmcore.training.loop import Loss, Trained, train
-from fmcore.training.schedule import ema_decay, learning_rate
+from fmcore.training.schedule import learning_rate
 
 __all__ = [
     "Loss",

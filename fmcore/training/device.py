@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 @contextmanager
@@ -67,16 +65,3 @@ def keep_freed_memory(device: torch.device) -> bool:
         return False
     trim_threshold, mmap_threshold = -1, -3  # of malloc.h
     return bool(change(mmap_threshold, 32 * 2**20)) and bool(change(trim_threshold, 2**31 - 1))
-
-
-@torch.no_grad()
-def update_average(averaged: AveragedModel, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the present ones, and take over what else the network keeps.
-
-    AveragedModel's own method copies its counter to the device in every step, and waits until the copy has arrived.
-    """
-    weights = list(model.parameters())
-    get_ema_multi_avg_fn(decay)(list(averaged.module.parameters()), weights, averaged.n_averaged)  # type: ignore[arg-type]
-    for ours, buffer in zip(averaged.module.buffers(), model.buffers(), strict=True):
-        ours.copy_(buffer)
-    averaged.n_averaged += 1

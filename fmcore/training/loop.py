@@ -23,14 +23,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from fmcore import distributed
 from fmcore.checkpoints import save_checkpoint
+from fmcore.training.averaging import ema_decay, update_average
 from fmcore.training.batches import Prepare, Rows, derived_seed, microbatches
 from fmcore.training.config import TrainingConfig
-from fmcore.training.device import borrowed_generators, keep_freed_memory, products, update_average
+from fmcore.training.device import borrowed_generators, keep_freed_memory, products
 from fmcore.training.feeding import feed
 from fmcore.training.minutes import StepsForMinutes
 from fmcore.training.progress import progress_bar
 from fmcore.training.resuming import changed_processes, restore, saved_state
-from fmcore.training.schedule import ema_decay, learning_rate
+from fmcore.training.schedule import learning_rate
 
 ModelType = TypeVar("ModelType", bound=nn.Module)
 Loss = Callable[[Any, Any, torch.Generator], Tensor]

@@ -22,12 +22,3 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     if config.decay == "cosine":
         return config.lr * (1 + math.cos(math.pi * done)) / 2
     return config.lr
-
-
-def ema_decay(decay: float, updates: int) -> float:
-    """min(decay, (1 + n) / (10 + n)) after n updates: early on, the average spans about the last tenth of the steps.
-
-    With the full decay from the start, a short run would mostly average weights from before it had learned anything.
-    The first update, n = 0, takes the weights as they are.
-    """
-    return min(decay, (1 + updates) / (10 + updates)) if updates else 0.0

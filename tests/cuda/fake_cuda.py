@@ -24,9 +24,10 @@ if __name__ == "__main__":
 
 from fmcore import closed_form, couplings, guidance, likelihood, losses, networks, paths, solvers, sources
 from fmcore.data.images import ImageData, dequantize
-from fmcore.experiments import bits, sampling
-from fmcore.experiments.configuration import Configuration, EvaluationConfig
-from fmcore.experiments.training_pairs import batch_loss, batch_maker
+from fmcore.experiments.config.experiment import Configuration, EvaluationConfig
+from fmcore.experiments.evaluate import bits_per_dim
+from fmcore.experiments.run import samples
+from fmcore.experiments.run.training_batch import batch_loss, batch_maker
 from fmcore.metrics import features, memorization
 from fmcore.metrics.classifier import TrainedClassifier, train_classifier
 from fmcore.training import TrainingConfig, feeding, train
@@ -427,13 +428,13 @@ def finished_run() -> Any:
 @check("evaluation: samples and densities")
 def _(gpu: FakeGPU) -> None:
     run = finished_run()
-    assert sampling.samples(run, 14).images.device.type == "cpu"
+    assert samples.samples(run, 14).images.device.type == "cpu"
 
     def by_euler(*arguments: Any, **named: Any) -> Any:
         return likelihood.log_likelihood(*arguments, **{**named, "method": "euler", "steps": 2})
 
-    with patch.object(bits, "log_likelihood", by_euler):
-        assert bits.densities(run, run.data.held_out).draws.shape == (2, 20)
+    with patch.object(bits_per_dim, "log_likelihood", by_euler):
+        assert bits_per_dim.densities(run, run.data.held_out).draws.shape == (2, 20)
 
 
 @check("evaluation: features of a classifier")

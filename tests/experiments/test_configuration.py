@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 
-from fmcore.experiments import catalog
-from fmcore.experiments.configuration import from_dict, settable_fields, to_dict, with_overrides, without_place
+from fmcore.experiments.config.experiment import from_dict
+from fmcore.experiments.config.overrides import settable_fields, to_dict, with_overrides, without_place
+from fmcore.papers import catalog
 
 DIGITS = catalog.by_name("digits")
 

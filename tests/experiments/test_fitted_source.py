@@ -10,14 +10,15 @@ from safetensors.torch import load_file, save_file
 from fmcore import couplings, sources
 from fmcore.cli import main
 from fmcore.data import digits
-from fmcore.experiments import catalog, fitted_source, pretrained
-from fmcore.experiments.configuration import with_overrides
-from fmcore.experiments.evaluation import evaluate_run
-from fmcore.experiments.fitted_source import FittedSource
-from fmcore.experiments.runner import Run, train_run
-from fmcore.experiments.sampling import Variant
-from fmcore.experiments.source_config import SourceConfig
-from fmcore.experiments.training_pairs import batch_maker
+from fmcore.experiments.config.overrides import with_overrides
+from fmcore.experiments.config.source import SourceConfig
+from fmcore.experiments.evaluate.evaluation import evaluate_run
+from fmcore.experiments.run import fitted_source, pretrained
+from fmcore.experiments.run.finished import Run, Variant
+from fmcore.experiments.run.fitted_source import FittedSource
+from fmcore.experiments.run.train import train_run
+from fmcore.experiments.run.training_batch import batch_maker
+from fmcore.papers import catalog
 from fmcore.solvers import solve
 
 DATA = digits()

@@ -5,9 +5,12 @@ import json
 import pytest
 import torch
 
-from fmcore.experiments import catalog, learned_velocity, records
-from fmcore.experiments.configuration import with_overrides
-from fmcore.experiments.runner import Run, train_run
+from fmcore.experiments import records
+from fmcore.experiments.config.overrides import with_overrides
+from fmcore.experiments.run import network
+from fmcore.experiments.run.finished import Run
+from fmcore.experiments.run.train import train_run
+from fmcore.papers import catalog
 
 TINY = ["channels=8", "attention=", "batch=8", "checkpoint_every=2", "warmup=4", "steps=9"]
 CONFIGURATION = with_overrides(catalog.by_name("digits"), TINY)
@@ -72,7 +75,7 @@ class TestSamplePrecision:
         def compiled(network):
             return lambda x, t: sizes.append(len(x)) or network(x, t)
 
-        monkeypatch.setattr(learned_velocity.torch, "compile", compiled)
+        monkeypatch.setattr(network.torch, "compile", compiled)
         overrides = [*FAST, "sample_compile=true", "solver_batch=3"]
         assert torch.equal(self.sample(folder, overrides), self.sample(folder, FAST))
         assert sizes == [3] * 8

@@ -10,11 +10,13 @@ from torch.nn import functional
 
 from fmcore.cli import main
 from fmcore.data.images import dequantize
-from fmcore.experiments import catalog, pretrained
-from fmcore.experiments.configuration import with_overrides
-from fmcore.experiments.evaluation import evaluate_run
-from fmcore.experiments.runner import Run, train_run
+from fmcore.experiments.config.overrides import with_overrides
+from fmcore.experiments.evaluate.evaluation import evaluate_run
+from fmcore.experiments.run import pretrained
+from fmcore.experiments.run.finished import Run
+from fmcore.experiments.run.train import train_run
 from fmcore.losses import conditional_flow_matching
+from fmcore.papers import catalog
 
 TINY = ["channels=8", "attention=", "steps=6", "batch=8", "warmup=2", "classifier_steps=5", "nearest_images=5"]
 TINY += ["method=euler", "solver_steps=2", "rtol=0.1", "atol=0.1", "set_images=10", "likelihood_images=4"]

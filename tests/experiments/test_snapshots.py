@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fmcore.experiments import catalog, snapshots
-from fmcore.experiments.configuration import with_overrides
-from fmcore.experiments.evaluation import evaluate_run
-from fmcore.experiments.runner import Run, train_run
+from fmcore.experiments.config.overrides import with_overrides
+from fmcore.experiments.evaluate.evaluation import evaluate_run
+from fmcore.experiments.run import snapshots
+from fmcore.experiments.run.finished import Run
+from fmcore.experiments.run.train import train_run
+from fmcore.papers import catalog
 
 TINY = ["channels=8", "attention=", "steps=7", "batch=8", "checkpoint_every=2", "curve_every=4", "warmup=2"]
 TINY += ["rtol=0.5", "atol=0.5", "likelihood_images=2", "set_images=4", "curve_images=6", "classifier_steps=5"]

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks.gpu import checks, packages, step_speed, training, visit
-from fmcore.experiments import pretrained
-from fmcore.experiments.learned_velocity import build_network
+from fmcore.experiments.run import pretrained
+from fmcore.experiments.run.network import build_network
 
 ROOT = Path(__file__).resolve().parents[2]
 # Packages of the environment that a machine with a GPU may lack.

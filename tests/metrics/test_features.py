@@ -25,7 +25,7 @@ def test_only_fifty_thousand_images_make_an_fid_50k():
 
 @pytest.mark.parametrize("count", [1000, 50_000])
 def test_a_record_says_fid_50k_of_that_many_images_only(count):
-    from fmcore.experiments.evaluation import frechet
+    from fmcore.experiments.evaluate.evaluation import frechet
 
     means = FeatureSpace("inception", "a stub", lambda images: images.float().flatten(1)[:, :2], at_once=10_000)
     generator = torch.Generator().manual_seed(0)

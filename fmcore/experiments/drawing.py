@@ -1,0 +1,94 @@
+"""Drawing that several pictures share: sheets of images, colours, and files that are written in full or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fmcore.atomic import write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, MUTED = "#1F2328", "#6E7781"
+
+
+def save_grid(images: Tensor, file: Path, levels: int) -> None:
+    """Save whole-number images (n, C, H, W) as one nearly square picture, whose format follows from the file's name."""
+    from matplotlib.figure import Figure
+
+    columns = max(1, round(len(images) ** 0.5))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(0.6 * columns + 0.2, 0.6 * rows + 0.2), layout="constrained")
+    show(figure.add_subplot(), tiled(images, columns), None, levels)
+    save(figure, file)
+
+
+def save_squares(sets: Sequence[Tensor], columns: int, file: Path, levels: int) -> None:
+    """Save sets of images side by side as a PNG, each pixel at least twice as large as it is, without any text."""
+    import io
+
+    from PIL import Image
+
+    sheets = [(tiled(images, columns) / (levels - 1)).nan_to_num(1.0) for images in sets]
+    gap = torch.ones(*sheets[0].shape[:2], max(2, sheets[0].shape[2] // 20))
+    whole = torch.cat([part for sheet in sheets for part in (sheet, gap)][:-1], dim=2)
+    times = max(2, round(1000 / whole.shape[2]))
+    pixels = (255 * whole).round().to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0)
+    buffer = io.BytesIO()
+    large = pixels.repeat_interleave(times, 0).repeat_interleave(times, 1).contiguous()
+    Image.fromarray(large.numpy()).save(buffer, format="PNG")
+    write_file(file, buffer.getvalue())
+
+
+def tiled(images: Tensor, columns: int) -> Tensor:
+    """Images (n, C, H, W) in rows, with one empty pixel between them: float (C, height, width), NaN where empty."""
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    sheet = torch.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), torch.nan)
+    for place, image in enumerate(images):
+        top, left = place // columns * (height + 1) + 1, place % columns * (width + 1) + 1
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
+
+
+def show(axes: Any, sheet: Tensor, title: str | None, levels: int) -> None:
+    """Draw a sheet of `tiled` images without axes."""
+    white = (sheet / (levels - 1)).nan_to_num(1.0).permute(1, 2, 0).squeeze(2).numpy()
+    axes.imshow(white, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=11, loc="left")
+
+
+def save(figure: Any, file: Path) -> None:
+    """Write a figure in full or not at all.
+
+    Raises:
+        ValueError: on a picture format that does not exist; the known ones are listed.
+    """
+    import io
+
+    known = figure.canvas.get_supported_filetypes()
+    kind = file.suffix.lstrip(".").lower()
+    if kind not in known:
+        raise ValueError(f"{file.name} names no picture format: end it in .png, or one of {', '.join(sorted(known))}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=150)
+    write_file(file, buffer.getvalue())
+
+
+def plain(axes: Axes) -> None:
+    """Axes on two sides only, in grey."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=10)

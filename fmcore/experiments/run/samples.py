@@ -1,0 +1,86 @@
+"""Many samples of a run, shared between processes.
+
+Samples are drawn in chunks of `solver_batch` images. The noise of a chunk follows from the seed and the number of the
+chunk, and an adaptive solver chooses its steps for one chunk. So the images and their NFE are the same for any number
+of processes, of which each takes every n-th chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fmcore import distributed
+from fmcore.data.images import to_uint8
+from fmcore.experiments.run.finished import Variant
+from fmcore.training import derived_seed
+
+if TYPE_CHECKING:
+    from fmcore.experiments.run.finished import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Generated images.
+
+    Attributes:
+        images: (n, C, H, W) uint8, whole-number grey levels, on the CPU.
+        nfe: (n,) float32, the network evaluations that each image took (all of a chunk took the same).
+    """
+
+    images: Tensor
+    nfe: Tensor
+
+
+def chunks(count: int, size: int, rank: int = 0, processes: int = 1) -> list[tuple[int, slice]]:
+    """The chunks of `count` images that a process works on: the number of each, and its place among the images."""
+    number = -(-count // size)
+    return [(k, slice(k * size, min((k + 1) * size, count))) for k in range(rank, number, processes)]
+
+
+def share(
+    run: Run,
+    count: int,
+    purpose: str,
+    rank: int = 0,
+    processes: int = 1,
+    source: Any = None,
+    variant: Variant | None = None,
+) -> Samples:
+    """The part of `count` samples that one of several processes draws; the rest of both tensors is zero.
+
+    Args:
+        run: whose flow, and whose `solver_batch` and `evaluation_seed`.
+        count: of images, over all processes.
+        purpose: names the noise, so that samples for different uses differ.
+        rank, processes: which process, of how many.
+        source, variant: other starts and steps than those of the run.
+    """
+    settings = run.configuration.evaluation
+    images = torch.zeros(count, *run.data.shape, dtype=torch.uint8)
+    nfe = torch.zeros(count)
+    for number, place in chunks(count, settings.solver_batch, rank, processes):
+        # On the CPU, whatever the device: the same noise everywhere.
+        generator = torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, f"{purpose} {number}"))
+        solution = run.sample(place.stop - place.start, generator, source=source, variant=variant)
+        images[place] = to_uint8(solution.x, run.data.levels).cpu()
+        nfe[place] = solution.nfe
+    return Samples(images, nfe)
+
+
+def samples(
+    run: Run, count: int, purpose: str = "samples", source: Any = None, variant: Variant | None = None
+) -> Samples:
+    """All samples, in every process; see `share`."""
+    mine = share(run, count, purpose, distributed.rank(), distributed.processes(), source, variant)
+    return Samples(together(mine.images, run.device), together(mine.nfe, run.device))
+
+
+def together(part: Tensor, device: torch.device) -> Tensor:
+    """The parts of all processes, each zero where another's is not, as one tensor on the CPU."""
+    if distributed.processes() == 1:
+        return part
+    return distributed.total(part.to(device)).cpu()

@@ -1,0 +1,115 @@
+"""Records and settings as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fmcore.experiments.config.experiment import Configuration
+from fmcore.experiments.config.overrides import flat, to_dict
+
+
+def show_record(record: dict[str, Any]) -> None:
+    """Print a record: what was trained, how it was evaluated, and each value with its spread."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    training, evaluation = record["training"], record["evaluation"]
+    about = Table(title=f"{record['experiment']}: the run", title_justify="left", show_header=False)
+    about.add_column(style="bold")
+    about.add_column(overflow="fold")
+    for name, text in (
+        ("network", f"{record['parameters']:,} parameters, sampled with the {evaluation['weights']} weights"),
+        (
+            "training",
+            f"{training['steps']:,} steps of {training['global_batch']} images in {training['wall_seconds']:.0f} s "
+            f"({training['images_per_second']:,.0f} images/s), seed {training['seed']}",
+        ),
+        ("samples", f"{evaluation['generated']:,} images, {evaluation['solver']}, NFE {evaluation['nfe']:.0f}"),
+        ("likelihood", evaluation["likelihood"]),
+        *noise_of_likelihood(evaluation.get("likelihood_spread", {})),
+        ("distance", f"{evaluation['feature_space']}, to the {evaluation['reference']}"),
+        *(("at step", point) for point in curve_points(record.get("curve", []))),
+        (
+            "hardware",
+            f"{record['environment']['hardware']['cpu']}, {record['environment']['hardware']['threads']} threads",
+        ),
+        ("commit", record["environment"]["commit"] or "not known"),
+    ):
+        about.add_row(name, text)
+    console.print(about)
+    console.print(values_table("what was measured", record["values"]))
+
+
+def values_table(title: str, values: dict[str, Any], decimals_of_spread: int = 3) -> Any:
+    """The values of a record with their spreads; one that is None was never reached."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure", style="bold")
+    table.add_column("of")
+    table.add_column("value", justify="right")
+    table.add_column("spread", justify="right")
+    table.add_column("spread is the", style="dim")
+    for measure, rows in values.items():
+        for number, (of, found) in enumerate(rows.items()):
+            name = measure.replace("_", " ") if number == 0 else ""
+            value = "never" if found["value"] is None else f"{found['value']:.3f}"
+            spread = "" if found["spread"] is None else f"{found['spread']:.{decimals_of_spread}f}"
+            table.add_row(name, of, value, spread, found["spread_is"] or "")
+        table.add_section()
+    return table
+
+
+def noise_of_likelihood(about: dict[str, Any]) -> list[tuple[str, str]]:
+    """How noisy the estimates of bits/dim are, and what that does to the value of K draws."""
+    found = []
+    if "deviation_between_probes" in about:
+        text = f"{about['deviation_between_probes']:.3f} bits/dim an image between probes"
+        if "deviation_between_draws" in about:
+            text += f", {about['deviation_between_draws']:.3f} between draws and probes"
+        found.append(("noise", text))
+    if bias := about.get("bias_of_K_draws"):
+        text = f"{bias['gaussian_model']:+.3f} bits/dim of K = {about['draws']} are this noise (Gaussian model"
+        found.append(("bias", f"{text}; to second order {bias['second_order']:+.3f})"))
+    return found
+
+
+def curve_points(curve: list[dict[str, float]]) -> list[str]:
+    """The points of a training curve, one line each."""
+    return [
+        f"{point['step']:,}: classifier Frechet distance {point['classifier_frechet_distance']:.2f}, "
+        f"loss {point['mean_loss']:.4f}, NFE {point['nfe']:.0f}"
+        for point in curve
+    ]
+
+
+def show_experiments(experiments: Mapping[str, Configuration]) -> None:
+    """Print one line an experiment."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="experiments: fmcore train NAME", title_justify="left")
+    for title in ("name", "data", "path", "loss", "steps", "batch"):
+        table.add_column(title, no_wrap=True)
+    for name, one in experiments.items():
+        settings = one.training
+        table.add_row(name, one.data, one.path, one.loss.replace("_", " "), f"{settings.steps:,}", str(settings.batch))
+    console = Console()
+    Console(width=max(console.width, 140)).print(table)
+
+
+def show_settings(configuration: Any, command: str = "train") -> None:
+    """Print every setting of an experiment, or of what another command does, as field=value on its command line."""
+    print(f"settings of {configuration.experiment}: fmcore {command} {configuration.experiment} FIELD=VALUE ...")
+    group = ""
+    for name, value in flat(to_dict(configuration)).items():
+        if name == "experiment":
+            continue
+        *above, field = name.split(".")
+        if above and above[0] != group:
+            group = above[0]
+            print(f"  {group}")
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if value is None else value
+        print(f"{'    ' if above else '  '}{field}={text}")

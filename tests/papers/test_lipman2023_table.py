@@ -1,0 +1,156 @@
+"""Paper against ours: the paper's numbers, our records beside them, and blanks."""
+
+import json
+
+import pytest
+
+from fmcore.experiments import records
+from fmcore.experiments.config.overrides import with_overrides, without_place
+from fmcore.papers import catalog, reference
+from fmcore.papers.lipman2023 import table as lipman2023_table
+
+
+@pytest.fixture(autouse=True)
+def no_results(tmp_path, monkeypatch):
+    """The repository's own records change; here there are none."""
+    empty = tmp_path / "results"
+    empty.mkdir()
+    monkeypatch.setattr(reference, "RESULTS", empty)
+
+
+def record(name, *changes, fid=None, draws=3):
+    configuration = with_overrides(catalog.by_name(name), [f"draws={draws}", *changes])
+    values = {
+        "bits_per_dim": {
+            "flow": {"value": 3.456, "spread": 0.012},
+            f"flow, K = {draws}": {"value": 3.321, "spread": 0.012},
+        },
+        "classifier_frechet_distance": {"generated": {"value": 7.5}, "held out (real)": {"value": 1.25}},
+    }
+    if fid:
+        values["FID-50k"] = {"generated": {"value": fid}}
+    return {
+        "experiment": name,
+        "configuration": without_place(configuration),
+        "training": {"steps": configuration.training.steps},
+        "evaluation": {"nfe": 131.4, "generated": 2000},
+        "values": values,
+    }
+
+
+def by_key(rows):
+    return {(row.size, row.method): row for row in rows}
+
+
+def printed(rows, capsys):
+    lipman2023_table.show_comparison(rows)
+    return capsys.readouterr().out
+
+
+def test_the_paper_s_numbers():
+    rows = by_key(lipman2023_table.lipman2023())
+    assert len(rows) == 26
+    # Table 1, read once more: NLL, FID, NFE; and Table 4 for one draw
+    assert rows["cifar10", "fm_ot"].paper == {"nll_one": 3.11, "nll_many": 2.99, "draws": 50, "fid": 6.35, "nfe": 142}
+    assert rows["imagenet64", "sf"].paper == {"nll_one": 3.39, "nll_many": 3.36, "draws": 10, "fid": 24.95, "nfe": 601}
+    assert rows["imagenet32", "sm"].paper["nll_many"] == 3.57  # Table 4; Table 1 says 3.56
+    assert rows["imagenet128", "fm_ot"].paper["nll_many"] == 2.90
+    assert rows["imagenet128", "fm_ot"].paper["nfe"] is None
+    assert all(value is None for value in rows["digits", "fm_ot"].paper.values())
+
+
+def test_tables_1_and_4_disagree_where_the_notes_say():
+    first, fourth = (
+        {(row["data"], row["method"]): row for row in reference.read_reference(f"lipman2023_table{k}")} for k in (1, 4)
+    )
+    apart = {key for key, row in fourth.items() if float(row["nll_many"]) != float(first[key]["nll"])}
+    assert apart == {("imagenet32", "fm_diffusion"), ("imagenet32", "sm")}
+    note = next(note for note in lipman2023_table.NOTES if note.startswith("ImageNet 32"))
+    for key in apart:
+        assert first[key]["nll"] in note
+        assert fourth[key]["nll_many"] in note
+
+
+def test_one_draw_of_the_paper_needs_more_bits_than_many():
+    for row in reference.read_reference("lipman2023_table4"):
+        assert float(row["nll_one"]) > float(row["nll_many"])
+
+
+def test_a_record_stands_beside_the_paper(tmp_path, capsys):
+    records.write_json(tmp_path / "results" / "a.json", record("lipman2023/cifar10/fm_ot", fid=6.66))
+    rows = lipman2023_table.lipman2023()
+    ours = by_key(rows)["cifar10", "fm_ot"].ours
+    assert (ours["nll_one"], ours["nll_many"], ours["draws"]) == (3.456, 3.321, 3)
+    assert (ours["fid"], ours["classifier_distance"], ours["real_distance"]) == (6.66, 7.5, 1.25)
+    assert (ours["nfe"], ours["steps"], ours["generated"]) == (131.4, 391_000, 2000)
+    assert by_key(rows)["cifar10", "ddpm"].ours == {}
+    out = printed(rows, capsys)
+    line = next(line for line in out.splitlines() if "FM w/ OT" in line)
+    cells = [text.strip() for text in line.split("│")[1:-1]]
+    paper, ours = ["3.11", "2.99", "6.35", "142"], ["3.456 ± 0.012", "3.321 (K=3)", "6.66", "7.50", "1.25", "131"]
+    assert cells == ["FM w/ OT", *paper, *ours, "391,000", "2,000"]
+    blank = next(line for line in out.splitlines() if "DDPM" in line)  # was not run
+    assert [text.strip() for text in blank.split("│")[6:-1]] == [""] * 8
+
+
+def test_a_run_with_other_settings_is_marked(tmp_path, capsys):
+    content = record("lipman2023/imagenet32/sm", "steps=2", "channels=32", "rtol=0.1")
+    records.write_json(tmp_path / "results" / "a.json", content)
+    rows = lipman2023_table.lipman2023()
+    assert by_key(rows)["imagenet32", "sm"].changed == ("channels=32", "steps=2")
+    out = printed(rows, capsys)
+    assert "Score Matching*" in out
+    assert "* Score Matching: our run has channels=32, steps=2" in out
+
+
+def test_sizes_without_a_paper_value_say_so(capsys):
+    out = printed(lipman2023_table.lipman2023(), capsys)
+    assert "digits, 8x8: 16 channels" in out
+    assert out.count("no paper value") == 2
+    for note in lipman2023_table.NOTES:
+        assert note[:40] in out
+
+
+def test_records_are_found_below_folders_and_the_last_folder_wins(tmp_path):
+    name = "lipman2023/digits/ddpm"
+    for place, steps in (("results/deep/down", 5), ("runs/lipman2023/digits/ddpm", 6)):
+        (tmp_path / place).mkdir(parents=True)
+        records.write_json(tmp_path / place / "record.json", record(name, f"steps={steps}"))
+    records.write_json(tmp_path / "runs" / "other.json", {"experiment": "unfinished"})
+    assert by_key(lipman2023_table.lipman2023())["digits", "ddpm"].ours["steps"] == 5
+    assert by_key(lipman2023_table.lipman2023([tmp_path / "runs"]))["digits", "ddpm"].ours["steps"] == 6
+
+
+def test_damaged_and_missing_places_are_named(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder: name one that holds runs"):
+        lipman2023_table.lipman2023([tmp_path / "nowhere"])
+    (tmp_path / "results" / "a.json").write_text("{")
+    with pytest.raises(ValueError, match="a.json is damaged"):
+        lipman2023_table.lipman2023()
+    monkeypatch.setattr(reference, "REFERENCE", tmp_path)
+    with pytest.raises(FileNotFoundError, match="lipman2023_table1.csv is missing: .*run from a checkout"):
+        lipman2023_table.lipman2023()
+
+
+def test_records_in_the_repository_are_complete():
+    for file in (reference.ROOT / "results").rglob("*.json"):
+        content = json.loads(file.read_text())
+        if not content.get("experiment", "").startswith("lipman2023/"):
+            continue
+        assert "data_dir" not in content["configuration"]
+        assert {"commit", "versions", "hardware"} <= set(content["environment"])
+        training, evaluation = content["training"], content["evaluation"]
+        for name in ("global_batch", "processes", "steps", "seed", "ema", "wall_seconds", "images_per_second", "flips"):
+            assert name in training
+        for name in (
+            "weights",
+            "solver",
+            "time_grid",
+            "solver_batch",
+            "nfe",
+            "generated",
+            "reference",
+            "feature_space",
+        ):
+            assert name in evaluation
+        assert lipman2023_table.measured(content)["nll_one"] == content["values"]["bits_per_dim"]["flow"]["value"]
