@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Row, installed, speed
-from fmcore.couplings import MinibatchOT, pairs_ahead
+from fmcore.couplings import MinibatchOT, prefetch_pairs
 from fmcore.data import toy
 
 GOALS = {128: "at least 1", 256: "at least 1", 512: "at least 3", 1024: "at least 3"}
@@ -37,7 +37,7 @@ def overlapped() -> Row:
             time.sleep(0.05)
 
     def ahead() -> None:
-        for _ in pairs_ahead(lambda _: couple(x0, x1), range(steps)):
+        for _ in prefetch_pairs(lambda _: couple(x0, x1), range(steps)):
             time.sleep(0.05)
 
     def nothing() -> None:
@@ -46,7 +46,7 @@ def overlapped() -> Row:
     share = speed(ahead, nothing, 5)
     gain = speed(ahead, in_place, 5)[0]
     return Row(
-        "pairs_ahead, 512 image samples, steps of 50 ms",
+        "prefetch, 512 image samples, steps of 50 ms",
         "the steps alone",
         *share,
         "at least 0.9",

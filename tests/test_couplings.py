@@ -272,7 +272,7 @@ def test_pairs_ahead_yields_in_order_from_one_thread_and_no_further_ahead_than_a
         threads.add(threading.get_ident())
         return step**2
 
-    for i, result in enumerate(couplings.pairs_ahead(draw, range(12), ahead)):
+    for i, result in enumerate(couplings.prefetch_pairs(draw, range(12), ahead)):
         assert result == i**2
         assert len(drawn) <= i + 1 + ahead
     assert drawn == list(range(12))
@@ -284,14 +284,14 @@ def test_pairs_ahead_raises_at_the_turn_of_the_error_and_ends_its_thread():
     def draw(step):
         return 1 // (3 - step)
 
-    before, stream = threading.active_count(), couplings.pairs_ahead(draw, range(10))
+    before, stream = threading.active_count(), couplings.prefetch_pairs(draw, range(10))
     assert [next(stream) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(stream)
     assert threading.active_count() == before
-    stream = couplings.pairs_ahead(lambda step: step, itertools.count())
+    stream = couplings.prefetch_pairs(lambda step: step, itertools.count())
     assert [next(stream) for _ in range(3)] == [0, 1, 2]
     stream.close()
     assert threading.active_count() == before
     with pytest.raises(ValueError, match="ahead is 0"):
-        couplings.pairs_ahead(draw, range(3), ahead=0)
+        couplings.prefetch_pairs(draw, range(3), ahead=0)

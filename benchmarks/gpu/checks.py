@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fmcore import closed_form, couplings, likelihood, losses, networks, paths, solvers, sources, training
 from fmcore.data.images import dequantize
-from fmcore.training.device import products
+from fmcore.training.device import matmul_precision
 
 Found = dict[str, float]
 SHAPE = (3, 8, 8)
@@ -218,7 +218,7 @@ def run(device: torch.device, say: Callable[[dict], None]) -> bool:
     for name, check in ALL.items():
         started = time.perf_counter()
         try:
-            with products("fp32", device):
+            with matmul_precision("fp32", device):
                 result: dict = {"check": name, "right": True, **check(device)}
         except Exception as error:
             result = {"check": name, "right": False, "error": f"{type(error).__name__}: {error}"[:500]}

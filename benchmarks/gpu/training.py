@@ -25,7 +25,7 @@ from fmcore.experiments.run.weights import keep_weights
 from fmcore.metrics import features
 from fmcore.papers.catalog import by_name
 from fmcore.solvers import solve
-from fmcore.training.device import products
+from fmcore.training.device import matmul_precision
 
 MOST_BYTES = 16 * 2**20  # of a file that is left
 
@@ -112,7 +112,7 @@ def samples_by_dopri5(run: Run) -> dict[str, Any]:
     """What an adaptive solver in float32 needs for a batch of samples, beside the fixed steps of the pictures."""
     settings = run.configuration.evaluation
     x0 = run.source.sample(settings.solver_batch, torch.Generator().manual_seed(0)).to(run.device)
-    with products("fp32", run.device):
+    with matmul_precision("fp32", run.device):
         found = solve(run.velocity, x0, t1=run.path.t_max, rtol=settings.rtol, atol=settings.atol)
     return {
         "nfe_of_dopri5": found.nfe,

@@ -1069,7 +1069,7 @@ after = 1 - transport_cost(exact_ot(x0, x1)[0], flipped) / unpaired
 print(f"saved by pairing 1,024 digits: flipped before {before:.1%}, flipped after {after:.1%}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# **Pairing can hide behind training.** The assignment runs on the CPU while a GPU trains. `couplings.pairs_ahead`
+# **Pairing can hide behind training.** The assignment runs on the CPU while a GPU trains. `couplings.prefetch_pairs`
 # makes the next batch in a thread. If each batch is made from the number of its step alone, then the batches are the
 # same with and without the thread, and after a restart.
 
@@ -1081,7 +1081,7 @@ def draw(step):
     return exact_ot(torch.randn(256, 2, generator=generator), x1)
 
 
-for step, (x0, x1) in enumerate(couplings.pairs_ahead(draw, range(20))):
+for step, (x0, x1) in enumerate(couplings.prefetch_pairs(draw, range(20))):
     in_place = draw(step)  # a training step would stand here; meanwhile the thread pairs the next batch
     assert torch.equal(x0, in_place[0])
     assert torch.equal(x1, in_place[1])

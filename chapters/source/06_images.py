@@ -33,7 +33,7 @@ from fmcore.experiments.evaluate import simple_models
 from fmcore.experiments.run import pretrained
 from fmcore.experiments.run.network import build_network
 from fmcore.metrics import frechet_distance
-from fmcore.metrics.classifier import kept_classifier
+from fmcore.metrics.classifier import cached_classifier
 from fmcore.papers import catalog, reference
 from fmcore.papers.lipman2023 import table as table_1
 
@@ -1006,7 +1006,7 @@ figure
 # Fréchet distance* and never FID: a number from other features is on another scale.
 
 # %% slideshow={"slide_type": "fragment"}
-classifier = kept_classifier(digits)
+classifier = cached_classifier(digits)
 
 
 def features(images):

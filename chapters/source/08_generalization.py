@@ -31,7 +31,7 @@ from fmcore.course.claims import Claim, above, below, between
 from fmcore.experiments.evaluate import exact_velocity
 from fmcore.experiments.run import training_batch
 from fmcore.experiments.run.network import build_network
-from fmcore.metrics import failure_to_learn, nearest_training_images
+from fmcore.metrics import velocity_mse, nearest_training_images
 from fmcore.papers import catalog, reference
 
 style.use()
@@ -136,7 +136,7 @@ for n, name, steps in ((10, "n10", 250), (1500, "hybrid", 400)):
 exact = {n: closed_form.EmpiricalVelocity(chosen) for n, chosen in points.items()}
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The failure by hand, three lines; `metrics.failure_to_learn` must say the same. With $v = u^*$ it would be zero; a network
+# The failure by hand, three lines; `metrics.velocity_mse` must say the same. With $v = u^*$ it would be zero; a network
 # that always says 0 would have $\mathbb{E} \|u^*\|^2 / d$, the size of what there is to learn.
 
 # %% slideshow={"slide_type": "fragment"}
@@ -158,7 +158,7 @@ for n, chosen in points.items():
     x0 = torch.randn(x1.shape, generator=generator)
     parts = [beside_exact(network[n], exact[n], x0, x1, t) for t in TIMES]
     failure[n], floor[n], size[n] = (dict(zip(TIMES, part, strict=True)) for part in zip(*parts, strict=True))
-same = float(failure_to_learn(network[1500], exact[1500], path, x0, x1, 0.5).mean())
+same = float(velocity_mse(network[1500], exact[1500], path, x0, x1, 0.5).mean())
 gap_failure = abs(same - failure[1500][0.5])
 assert gap_failure < 1e-5, gap_failure
 for t in (0.15, 0.5, 0.9, 0.99):

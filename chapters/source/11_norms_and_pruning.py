@@ -29,7 +29,7 @@ from fmcore.course.claims import Claim, above, below, between, exactly
 from fmcore.experiments.run import training_batch
 from fmcore.experiments.run.network import build_network
 from fmcore.metrics import features
-from fmcore.metrics.classifier import kept_classifier
+from fmcore.metrics.classifier import cached_classifier
 from fmcore.papers import catalog, reference
 
 style.use()
@@ -670,7 +670,7 @@ for threshold in (0.15, 0.2, 0.25, 0.3, 0.35):
 # images, so all sets have 370; several sets of a kind show by how much it scatters.
 
 # %% slideshow={"slide_type": "fragment"}
-space = features.classifier_space(kept_classifier(digits), digits)
+space = features.classifier_space(cached_classifier(digits), digits)
 reference = features.train_moments(space, digits)
 SET = 370
 starts = noise_source.sample(2400, torch.Generator().manual_seed(13))

@@ -7,11 +7,11 @@ image (flips, crops, dequantization) comes before the coupling: pairs are made o
     independent      x0 and x1 as they were drawn
     MinibatchOT      optimal transport within the batch, exact or entropic, within classes where labels are given
     FixedPairs       pairs that already belong together: ``reflow`` makes them from a flow
-    pairs_ahead      draws and pairs the next batch in the background of the current training step
+    prefetch_pairs   draws and pairs the next batch in the background of the current training step
 """
 
-from fmcore.couplings.ahead import pairs_ahead
 from fmcore.couplings.fixed import FixedPairs, reflow
 from fmcore.couplings.minibatch import MinibatchOT, independent
+from fmcore.couplings.prefetch import prefetch_pairs
 
-__all__ = ["FixedPairs", "MinibatchOT", "independent", "pairs_ahead", "reflow"]
+__all__ = ["FixedPairs", "MinibatchOT", "independent", "prefetch_pairs", "reflow"]

@@ -1,6 +1,6 @@
 """How close generated samples are to data, and learned velocities to exact ones."""
 
-from fmcore.metrics.classifier import Classifier, kept_classifier, train_classifier
+from fmcore.metrics.classifier import Classifier, cached_classifier, train_classifier
 from fmcore.metrics.coverage import (
     covered_share,
     distances_to_data,
@@ -13,24 +13,24 @@ from fmcore.metrics.coverage import (
 from fmcore.metrics.frechet import frechet_distance
 from fmcore.metrics.memorization import Nearest, nearest_training_images
 from fmcore.metrics.two_sample import energy_distance, mmd, wasserstein2
-from fmcore.metrics.velocities import cosine_to_conditional, failure_to_learn
+from fmcore.metrics.velocities import cosine_to_conditional, velocity_mse
 
 __all__ = [
     "Classifier",
     "Nearest",
+    "cached_classifier",
     "cosine_to_conditional",
     "covered_share",
     "distances_to_data",
     "energy_distance",
-    "failure_to_learn",
     "frechet_distance",
-    "kept_classifier",
     "mmd",
     "mode_divergence",
     "nearest_training_images",
     "normalized_wasserstein",
     "share_divergence",
     "train_classifier",
+    "velocity_mse",
     "wasserstein1",
     "wasserstein2",
     "wasserstein_given_shares",

@@ -38,7 +38,7 @@ def fingerprint(data: ImageData) -> str:
     return digest.hexdigest()
 
 
-def kept(name: str, make: Callable[[], Tensors], folder: Path | None = None) -> Tensors:
+def cached(name: str, make: Callable[[], Tensors], folder: Path | None = None) -> Tensors:
     """The tensors of that name: read if they were kept, else made and kept.
 
     Under torchrun all processes call this; process 0 reads and writes, and either all of them make the tensors

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmcore.data.images import ImageData, dequantize
-from fmcore.metrics.cache import Tensors, fingerprint, kept
+from fmcore.metrics.cache import Tensors, cached, fingerprint
 from fmcore.training import TrainingConfig, derived_seed, train
 
 AT_ONCE = 1000  # images whose features are computed together
@@ -108,21 +108,21 @@ def train_classifier(
     return trained, right / len(data.held_out)
 
 
-def kept_classifier(
+def cached_classifier(
     data: ImageData,
     seed: int = 0,
     steps: int = 400,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
 ) -> TrainedClassifier:
-    """As `train_classifier`, but trained only once for each data set, seed and number of steps; see `kept`."""
+    """As `train_classifier`, but trained only once for each data set, seed and number of steps; see `cached`."""
 
     def make() -> Tensors:
         classifier, accuracy = train_classifier(data, seed, steps, device)
         return {**classifier.state_dict(), "accuracy": torch.tensor(accuracy, dtype=torch.float64)}
 
     name = f"classifier-{data.name}-{fingerprint(data)[:16]}-seed{seed}-steps{steps}"
-    state = dict(kept(name, make, folder))
+    state = dict(cached(name, make, folder))
     accuracy = float(state.pop("accuracy"))
     network = untrained(data, seed)
     network.load_state_dict(state)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fmcore.data.images import ImageData
-from fmcore.metrics.cache import Tensors, fingerprint, kept
+from fmcore.metrics.cache import Tensors, cached, fingerprint
 from fmcore.metrics.classifier import AT_ONCE, TrainedClassifier
 from fmcore.metrics.frechet import gaussian_frechet_distance
 from fmcore.validation import unknown_name
@@ -151,7 +151,7 @@ def train_moments(space: FeatureSpace, data: ImageData, folder: Path | None = No
         found = moments(space, data.train)
         return {"mean": found.mean, "covariance": found.covariance}
 
-    found = kept(f"moments-{space.name}-{data.name}-{fingerprint(data)[:16]}", make, folder)
+    found = cached(f"moments-{space.name}-{data.name}-{fingerprint(data)[:16]}", make, folder)
     return Moments(len(data.train), found["mean"], found["covariance"])
 
 

@@ -37,7 +37,7 @@ def cosine_to_conditional(velocity: Velocity, path: AffinePath, x0: Tensor, x1: 
 
 
 @torch.no_grad()
-def failure_to_learn(
+def velocity_mse(
     model: Velocity, velocity: Velocity, path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor | float
 ) -> Tensor:
     """Squared error of a model against a known velocity at x_t, a dimension; (B,), at least 0.

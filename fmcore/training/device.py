@@ -21,7 +21,7 @@ def borrowed_generators(device: torch.device) -> Iterator[list[torch.Generator]]
 
 
 @contextmanager
-def products(precision: str, device: torch.device) -> Iterator[None]:
+def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
     """Allow or forbid TF32 on an NVIDIA GPU, by default allowed in convolutions only; and put it back.
 
     With TF32 or bfloat16, convolutions are also tried in several ways at first, and the fastest is kept. Which one that

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from fmcore.couplings import pairs_ahead
+from fmcore.couplings import prefetch_pairs
 from fmcore.training.batches import Prepare, Rows, batch_rows, cut, prepared_rows
 from fmcore.training.config import TrainingConfig
 
@@ -50,7 +50,7 @@ def feed(
             return made, stream.record_event() if stream is not None else None
 
     early = ahead > 0 and (prepare is not None or stream is not None)
-    for made, ready in pairs_ahead(make, steps, ahead) if early else map(make, steps):
+    for made, ready in prefetch_pairs(make, steps, ahead) if early else map(make, steps):
         if stream is not None:
             training = torch.cuda.current_stream(device)
             training.wait_event(ready)

@@ -26,7 +26,7 @@ from fmcore.checkpoints import save_checkpoint
 from fmcore.training.averaging import ema_decay, update_average
 from fmcore.training.batches import Prepare, Rows, derived_seed, microbatches
 from fmcore.training.config import TrainingConfig
-from fmcore.training.device import borrowed_generators, keep_freed_memory, products
+from fmcore.training.device import borrowed_generators, keep_freed_memory, matmul_precision
 from fmcore.training.feeding import feed
 from fmcore.training.minutes import StepsForMinutes
 from fmcore.training.progress import progress_bar
@@ -114,7 +114,7 @@ def train(
     device = next(model.parameters()).device
     with ExitStack() as stack:
         stack.enter_context(distributed.session(device))
-        stack.enter_context(products(config.precision, device))
+        stack.enter_context(matmul_precision(config.precision, device))
         dropout = stack.enter_context(borrowed_generators(device))
         keep_freed_memory(device)
         processes = distributed.processes()

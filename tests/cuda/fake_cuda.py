@@ -91,7 +91,7 @@ def expect(found: Tensor, *shape: int) -> None:
 def trained(gpu: FakeGPU, experiment: Configuration, ahead: int = 0, levels: int = 256, **settings: Any) -> None:
     """The training step of an experiment; the thread that prepares batches sees the same device."""
     data = images(levels=levels)
-    with patch.object(feeding, "pairs_ahead", gpu.pairs_ahead):
+    with patch.object(feeding, "prefetch_pairs", gpu.prefetch_pairs):
         train(
             unet(dropout=0.1),
             batch_loss(experiment, data, data.train),
@@ -128,7 +128,7 @@ CHECKS["train: empirical flow matching, not resident"] = steps_of(experiment=EMP
 
 @check("train: classifier")
 def _(gpu: FakeGPU) -> None:
-    with patch.object(feeding, "pairs_ahead", gpu.pairs_ahead):
+    with patch.object(feeding, "prefetch_pairs", gpu.prefetch_pairs):
         train_classifier(images(), steps=22, device=GPU)
 
 

@@ -29,7 +29,7 @@ OF_THE_HOST = {aten._pin_memory.default, aten.is_pinned.default}
 
 
 class FakeGPU(TorchDispatchMode):
-    """The mode; entered by the thread that checks; see `pairs_ahead` for others.
+    """The mode; entered by the thread that checks; see `prefetch_pairs` for others.
 
     Attributes:
         waits: (kind, place, thread) to the number of times that the host waited there.
@@ -62,8 +62,8 @@ class FakeGPU(TorchDispatchMode):
             one.stop()
         torch._C._set_only_lift_cpu_tensors(self.lifted_before)
 
-    def pairs_ahead(self, draw: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
-        """As `fmcore.couplings.pairs_ahead`: each draw in another thread, but while this one waits for it.
+    def prefetch_pairs(self, draw: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
+        """As `fmcore.couplings.prefetch_pairs`: each draw in another thread, but while this one waits for it.
 
         Fake tensors are not made for two threads at once. What PyTorch keeps a thread is another thread's, though: the
         current stream, autocast, no_grad.
@@ -73,7 +73,7 @@ class FakeGPU(TorchDispatchMode):
             with OfAnotherThread(self):
                 return draw(item)
 
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairs_ahead") as pool:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
             waiting: deque[Any] = deque()
             for item in items:
                 waiting.append(pool.submit(inside, item).result())

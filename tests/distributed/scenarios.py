@@ -45,7 +45,7 @@ def noted(name, act):
     except (Exception, KeyboardInterrupt) as error:
         found[name] = (type(error).__name__, str(error))
     assert not dist.is_initialized(), name
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pairs_ahead")], name
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")], name
 
 
 def gradient():

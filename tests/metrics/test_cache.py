@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fmcore.data import digits
-from fmcore.metrics import kept_classifier
-from fmcore.metrics.cache import fingerprint, kept
+from fmcore.metrics import cached_classifier
+from fmcore.metrics.cache import cached, fingerprint
 
 
 def test_tensors_are_made_once(tmp_path):
@@ -17,31 +17,31 @@ def test_tensors_are_made_once(tmp_path):
         made.append(1)
         return {"a": torch.arange(3.0), "b": torch.tensor(2)}
 
-    first, again = kept("name", make, tmp_path / "folder"), kept("name", make, tmp_path / "folder")
+    first, again = cached("name", make, tmp_path / "folder"), cached("name", make, tmp_path / "folder")
     assert len(made) == 1
     assert torch.equal(first["a"], again["a"])
     assert int(again["b"]) == 2
-    kept("other", make, tmp_path / "folder")
+    cached("other", make, tmp_path / "folder")
     assert len(made) == 2
 
 
 def test_a_damaged_file_is_made_again(tmp_path):
-    kept("name", lambda: {"a": torch.zeros(2)}, tmp_path)
+    cached("name", lambda: {"a": torch.zeros(2)}, tmp_path)
     (tmp_path / "name.safetensors").write_bytes(b"abc")
-    assert torch.equal(kept("name", lambda: {"a": torch.ones(2)}, tmp_path)["a"], torch.ones(2))
-    assert torch.equal(kept("name", lambda: {"a": torch.zeros(2)}, tmp_path)["a"], torch.ones(2))
+    assert torch.equal(cached("name", lambda: {"a": torch.ones(2)}, tmp_path)["a"], torch.ones(2))
+    assert torch.equal(cached("name", lambda: {"a": torch.zeros(2)}, tmp_path)["a"], torch.ones(2))
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    found = kept("name", lambda: {"a": torch.ones(1)}, tmp_path / "file")
+    found = cached("name", lambda: {"a": torch.ones(1)}, tmp_path / "file")
     assert float(found["a"]) == 1
     assert "not kept for the next run" in capsys.readouterr().err
 
 
 def test_the_data_cache_is_the_usual_place(tmp_path, monkeypatch):
     monkeypatch.setenv("FMCORE_DATA", str(tmp_path))
-    kept("name", lambda: {"a": torch.ones(1)})
+    cached("name", lambda: {"a": torch.ones(1)})
     assert (tmp_path / "metrics" / "name.safetensors").exists()
 
 
@@ -57,9 +57,9 @@ def test_the_fingerprint_tells_data_apart(part):
 
 def test_one_classifier_serves_all_runs(tmp_path):
     data = digits()
-    first = kept_classifier(data, seed=1, steps=30, folder=tmp_path)
-    again = kept_classifier(data, seed=1, steps=30, folder=tmp_path)
-    other = kept_classifier(data, seed=2, steps=30, folder=tmp_path)
+    first = cached_classifier(data, seed=1, steps=30, folder=tmp_path)
+    again = cached_classifier(data, seed=1, steps=30, folder=tmp_path)
+    other = cached_classifier(data, seed=2, steps=30, folder=tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
     x = data.scaled(data.held_out[:20])
     assert torch.equal(first.network.features(x), again.network.features(x))

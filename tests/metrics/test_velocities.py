@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from fmcore import data
 from fmcore.closed_form import EmpiricalVelocity
-from fmcore.metrics import cosine_to_conditional, failure_to_learn
+from fmcore.metrics import cosine_to_conditional, velocity_mse
 from tests.analytic import FIVE, RECTIFIED, GaussianFlow, exact_schedules, seeded
 
 five_cases = pytest.mark.parametrize("case", FIVE, ids=str)
@@ -45,7 +45,7 @@ def test_the_model_sees_the_point_on_the_path_and_its_time(case):
         return x
 
     cosine_to_conditional(velocity, case.path, x0, x1, t)
-    failure_to_learn(velocity, velocity, case.path, x0, x1, t)
+    velocity_mse(velocity, velocity, case.path, x0, x1, t)
     cosine_to_conditional(velocity, case.path, x0, x1, 0.5)
     expected = torch.stack(
         [a * q + s * p for p, q, (a, s, *_) in zip(x0, x1, [exact_schedules(case, float(s)) for s in t], strict=True)]
@@ -91,7 +91,7 @@ def test_it_collapses_on_images_but_not_in_the_plane():
 def test_the_error_is_the_mean_square_a_dimension(case):
     x0, x1 = pairs(5, shape=(2, 3, 1))
     shift = torch.arange(6, dtype=torch.float64).reshape(6, 1, 1, 1)
-    found = failure_to_learn(lambda x, t: x + shift, lambda x, t: x, case.path, x0, x1, 0.3)
+    found = velocity_mse(lambda x, t: x + shift, lambda x, t: x, case.path, x0, x1, 0.3)
     assert_close(found, torch.arange(6, dtype=torch.float64) ** 2)
 
 
@@ -102,7 +102,7 @@ def test_its_mean_is_the_expected_error_of_a_wrong_gaussian():
     truth, model = GaussianFlow(RECTIFIED, mean, std), GaussianFlow(RECTIFIED, mean + shift, std)
     n = 50
     x0, x1 = torch.randn(n, 3, generator=g, dtype=torch.float64), 0.5 * torch.randn(n, 3, generator=g).double()
-    found = failure_to_learn(model.velocity, truth.velocity, RECTIFIED.path, x0, x1, t)
+    found = velocity_mse(model.velocity, truth.velocity, RECTIFIED.path, x0, x1, t)
     s2 = (0.4 * 0.5) ** 2 + 0.6**2  # variance of x_t; s' s = t std^2 - (1 - t)
     constant = shift * (1 - 0.4 * (0.4 * 0.25 - 0.6) / s2)
     assert_close(found, torch.full((n,), constant**2, dtype=torch.float64), rtol=1e-9, atol=0)
@@ -113,7 +113,7 @@ def test_no_gradient_is_kept():
     scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     for value in (
         cosine_to_conditional(lambda x, t: scale * x, RECTIFIED.path, x0, x1, 0.5),
-        failure_to_learn(lambda x, t: scale * x, lambda x, t: x, RECTIFIED.path, x0, x1, 0.5),
+        velocity_mse(lambda x, t: scale * x, lambda x, t: x, RECTIFIED.path, x0, x1, 0.5),
     ):
         assert not value.requires_grad
 
@@ -126,7 +126,7 @@ def test_bad_input_is_refused():
 
     for measure in (
         lambda **changes: cosine_to_conditional(identity, RECTIFIED.path, **({"x0": x0, "x1": x1, "t": 0.5} | changes)),
-        lambda **changes: failure_to_learn(
+        lambda **changes: velocity_mse(
             identity, identity, RECTIFIED.path, **({"x0": x0, "x1": x1, "t": 0.5} | changes)
         ),
     ):
@@ -135,5 +135,5 @@ def test_bad_input_is_refused():
         with pytest.raises(ValueError, match=r"t has shape \(6, 1\)"):
             measure(t=torch.full((6, 1), 0.5))
     with pytest.raises(ValueError, match=r"the model returned shape \(6, 1\)"):
-        failure_to_learn(lambda x, t: x[:, :1], identity, RECTIFIED.path, x0, x1, 0.5)
-    assert math.isfinite(failure_to_learn(identity, identity, RECTIFIED.path, x0, x1, 0.5).sum())
+        velocity_mse(lambda x, t: x[:, :1], identity, RECTIFIED.path, x0, x1, 0.5)
+    assert math.isfinite(velocity_mse(identity, identity, RECTIFIED.path, x0, x1, 0.5).sum())

@@ -26,11 +26,11 @@ from fmcore.experiments.run.finished import Run
 from fmcore.experiments.run.samples import samples
 from fmcore.experiments.run.snapshots import kept_steps
 from fmcore.metrics import features
-from fmcore.metrics.classifier import kept_classifier
+from fmcore.metrics.classifier import cached_classifier
 from fmcore.metrics.features import FeatureSpace, Moments
 from fmcore.metrics.memorization import nearest_training_images
 from fmcore.training import derived_seed, resident
-from fmcore.training.device import products
+from fmcore.training.device import matmul_precision
 
 if TYPE_CHECKING:
     from fmcore.experiments.run.finished import Run
@@ -49,7 +49,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     """
     settings, data = run.configuration.evaluation, run.data
     check_features(settings)
-    with distributed.session(run.device), products("fp32", run.device):
+    with distributed.session(run.device), matmul_precision("fp32", run.device):
         record = distributed.first(lambda: records.read_json(run.folder / "record.json"))
         started = time.perf_counter()
         set_images = len(data.held_out) if settings.set_images is None else settings.set_images
@@ -61,7 +61,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
 
         classifier = None
         if "classifier" in settings.features:
-            classifier = kept_classifier(data, settings.evaluation_seed, settings.classifier_steps, run.device)
+            classifier = cached_classifier(data, settings.evaluation_seed, settings.classifier_steps, run.device)
         spaces = [] if classifier is None else [features.classifier_space(classifier, data, run.device)]
         spaces += [features.network_space(name, data, run.device) for name in settings.features if name != "classifier"]
         real = data.held_out[spread(len(data.held_out), set_images)]

@@ -16,7 +16,7 @@ from torch import Tensor
 from fmcore.closed_form import EmpiricalVelocity
 from fmcore.data.images import to_uint8
 from fmcore.metrics.memorization import nearest_training_images
-from fmcore.metrics.velocities import failure_to_learn
+from fmcore.metrics.velocities import velocity_mse
 from fmcore.solvers import solve
 from fmcore.training import resident
 
@@ -73,7 +73,7 @@ def velocity_errors(run: Run, generator: torch.Generator) -> list[dict[str, floa
             u = exact(xt, torch.tensor(time, device=run.device))
 
             def error(velocity: Any, u: Tensor = u, x0: Tensor = x0, x1: Tensor = x1, t: float = time) -> Tensor:
-                return failure_to_learn(velocity, lambda x, t: u, run.path, x0, x1, t)
+                return velocity_mse(velocity, lambda x, t: u, run.path, x0, x1, t)
 
             others = error(lambda x, t: torch.zeros_like(x)), error(lambda x, t, v=target: v)
             parts.append(torch.stack([error(run.velocity), *others]).double().cpu())

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Pairs = TypeVar("Pairs")
 
 
-def pairs_ahead(draw: Callable[[Item], Pairs], items: Iterable[Item], ahead: int = 1) -> Iterator[Pairs]:
+def prefetch_pairs(draw: Callable[[Item], Pairs], items: Iterable[Item], ahead: int = 1) -> Iterator[Pairs]:
     """Yield ``draw(item)`` for each item, in order, computed up to ``ahead`` items early by one background thread.
 
     The assignment runs on the host and releases Python's lock, so a training step on a device does not wait for it.
@@ -23,7 +23,7 @@ def pairs_ahead(draw: Callable[[Item], Pairs], items: Iterable[Item], ahead: int
             x1 = data[batch_rows(len(data), step, batch, seed)]
             return coupling(source.sample(len(x1), generator), x1, generator=generator)
 
-        for x0, x1 in pairs_ahead(draw, range(steps)): ...
+        for x0, x1 in prefetch_pairs(draw, range(steps)): ...
 
     Items are taken in the caller's thread. What ``draw`` raises is raised here, at its turn. The thread ends with the
     loop, also when that is left early. Modes that PyTorch keeps a thread, such as autocast and no_grad, do not reach
@@ -40,7 +40,7 @@ def pairs_ahead(draw: Callable[[Item], Pairs], items: Iterable[Item], ahead: int
 
 
 def _ahead(draw: Callable[[Item], Pairs], items: Iterable[Item], ahead: int) -> Iterator[Pairs]:
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairs_ahead")
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
     waiting: deque[Future[Pairs]] = deque()
     try:
         for item in items:

@@ -9,12 +9,12 @@ import time
 import pytest
 import torch
 
-from fmcore.couplings import MinibatchOT, pairs_ahead
+from fmcore.couplings import MinibatchOT, prefetch_pairs
 from tests.analytic import seeded
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("pairs_ahead")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def draw(step):
 @pytest.mark.parametrize("ahead", [1, 2, 5])
 @pytest.mark.parametrize("steps", [0, 1, 4, 9])
 def test_pairs_equal_those_made_in_place(ahead, steps):
-    found = list(pairs_ahead(draw, range(steps), ahead))
+    found = list(prefetch_pairs(draw, range(steps), ahead))
     assert len(found) == steps
     for step, pair in enumerate(found):
         for ours, expected in zip(pair, draw(step), strict=True):
@@ -46,7 +46,7 @@ def test_pairs_equal_those_made_in_place(ahead, steps):
 
 def test_a_later_start_goes_on_with_the_same_pairs():
     """A resumed run: step k does not depend on the steps before it."""
-    resumed = list(pairs_ahead(draw, range(3, 6)))
+    resumed = list(prefetch_pairs(draw, range(3, 6)))
     assert all(
         torch.equal(a, b)
         for pair, step in zip(resumed, range(3, 6), strict=True)
@@ -62,7 +62,7 @@ def test_it_works_while_the_caller_does_and_no_further_ahead_than_asked():
         assert release.wait(20)
         return item
 
-    pairs = pairs_ahead(wait, range(10), ahead=2)
+    pairs = prefetch_pairs(wait, range(10), ahead=2)
     release.set()
     assert next(pairs) == 0
     release.clear()
@@ -83,7 +83,7 @@ def test_errors_come_at_their_turn_and_end_the_thread():
             raise ArithmeticError("batch 2")
         return item
 
-    pairs = pairs_ahead(fail_at_two, range(5), ahead=3)
+    pairs = prefetch_pairs(fail_at_two, range(5), ahead=3)
     assert [next(pairs), next(pairs)] == [0, 1]
     with pytest.raises(ArithmeticError, match="batch 2"):
         next(pairs)
@@ -96,11 +96,11 @@ def test_errors_of_the_items_are_raised_too():
         raise OSError("the data are gone")
 
     with pytest.raises(OSError, match="the data are gone"):
-        list(pairs_ahead(lambda item: item, items()))
+        list(prefetch_pairs(lambda item: item, items()))
 
 
 def test_leaving_the_loop_ends_the_thread():
-    for item in pairs_ahead(lambda item: item, iter(int, 1), ahead=3):  # an endless run of zeros
+    for item in prefetch_pairs(lambda item: item, iter(int, 1), ahead=3):  # an endless run of zeros
         assert item == 0
         assert threads()
         break
@@ -109,7 +109,7 @@ def test_leaving_the_loop_ends_the_thread():
 
 def test_an_error_of_the_caller_ends_the_thread():
     def training():
-        for _ in pairs_ahead(draw, range(100)):
+        for _ in prefetch_pairs(draw, range(100)):
             raise FloatingPointError("diverged")
 
     with pytest.raises(FloatingPointError):
@@ -118,11 +118,11 @@ def test_an_error_of_the_caller_ends_the_thread():
 
 def test_nothing_runs_before_the_first_pair_is_asked_for():
     made = []
-    pairs_ahead(made.append, range(3))
+    prefetch_pairs(made.append, range(3))
     assert not made
     assert not threads()
 
 
 def test_ahead_must_be_positive():
     with pytest.raises(ValueError, match="ahead is 0"):
-        pairs_ahead(draw, range(3), ahead=0)
+        prefetch_pairs(draw, range(3), ahead=0)
