@@ -35,7 +35,7 @@ def run() -> list[Row]:
 
     def empirical() -> Tensor:
         bank, _ = closed_form.draw_bank(data, POINTS - 1, g)
-        return losses.empirical_flow_matching(model, *batch(images), bank, g)
+        return losses.empirical_flow_matching(model, path, *batch(images), bank, generator=g)
 
     def conditional() -> Tensor:
         return losses.conditional_flow_matching(model, path, *batch(images), generator=g)

@@ -5,6 +5,7 @@ Everything but the parser is imported by the command that needs it, so that ``fm
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from typing import Annotated, TypeAlias
 
 import tyro
 from tyro.conf import Positional, arg
+
+from fmcore.console import signs
 
 Name: TypeAlias = Annotated[str, arg(metavar="NAME")]
 Folder: TypeAlias = Annotated[Path, arg(metavar="FOLDER")]
@@ -51,6 +54,7 @@ def train(
     folder = run_dir or Path("runs") / name
     configuration = with_overrides(catalog.by_name(name), settings)
     check_features(configuration.evaluation)  # before the training, not after it
+    check_place(folder)
     with distributed.session(distributed.local_device()):
         train_run(configuration, folder, resume=resume, overwrite=overwrite)
         evaluate(folder)
@@ -107,6 +111,7 @@ def measure(
 
     folder = run_dir or Path("runs") / name
     configuration = with_overrides(measurements.by_name(name), overrides)
+    check_place(folder)
     record = measurements.measure_run(configuration, folder, overwrite=overwrite)
     measurements.show_values(configuration, record)
     print(f"record and picture are in {folder}")
@@ -162,6 +167,7 @@ def sample(
 
     if n < 1:
         raise ValueError(f"--n must be at least 1, got {n}")
+    check_place(out.parent)
     loaded = Run(run, overrides)
     start = loaded.pruned()[0] if pruned else None
     solution = loaded.sample(n, torch.Generator().manual_seed(seed), source=start)
@@ -216,18 +222,54 @@ def doctor() -> None:
     show_report()
 
 
+def check_place(folder: Path) -> None:
+    """Raise PermissionError or NotADirectoryError where no folder can be made: at once, not after the work.
+
+    A `folder` that is there itself is judged by whoever writes into it, if it is no folder.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if there != folder and not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK) and there.is_dir():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
+def explained(error: Exception) -> str:
+    """What an error says; of the system's own about a file, what to do."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return error.strerror  # a sentence of ours with the system's number
+    said = f"{error.filename}: {error.strerror.lower()}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        said += (
+            "; work in a folder of your own, or name another place: --run-dir for train and measure, --out for sample "
+            "and export, the environment variable FMCORE_DATA for data"
+        )
+    return said
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; an error that the caller can mend is one line on stderr and exit status 2."""
     # Before torch is loaded: threads that spin while they wait for each other make training many times slower when
     # other programs use the processor too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signs.spell_on(sys.stdout, sys.stderr)
     try:
-        app.cli(prog="fmcore", args=arguments, description="Flow matching from first principles.")
+        try:
+            app.cli(prog="fmcore", args=arguments, description="Flow matching from first principles.")
+        finally:
+            sys.stdout.flush()  # here, where it may fail, and not at the end of Python
+    except BrokenPipeError:
+        # Nobody reads on, as in "fmcore list | head -1". What is left goes nowhere, or Python would complain about it.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; a training run continues with the same command and --resume", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("FMCORE_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explained(error)}", file=sys.stderr)
         sys.exit(2)

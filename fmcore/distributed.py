@@ -11,7 +11,7 @@ import itertools
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -96,7 +96,10 @@ def session(device: torch.device) -> Iterator[None]:
 
 
 def meet(device: torch.device, number: int) -> None:
-    """Start the process group that torchrun's environment describes."""
+    """Start the process group that torchrun's environment describes.
+
+    Its GPU becomes the current one of this process, also afterwards: under torchrun it has no other.
+    """
     missing = [name for name in TORCHRUN if name not in os.environ]
     if missing:
         raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not: start the processes with torchrun")
@@ -171,6 +174,18 @@ def first(action: Callable[..., Result], *arguments: Any) -> Result:
     if answer[1] is not None:
         raise answer[1]
     return answer[0]
+
+
+@contextmanager
+def in_first(context: AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter a context in process 0 alone, a lock of a folder for example; all processes raise its error."""
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(context)
+
+        first(enter)
+        yield
 
 
 def portable(error: Exception) -> Exception:

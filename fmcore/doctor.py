@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 
+from fmcore.console import signs
 from fmcore.experiments.records import cpu_model, version
 
-REINSTALL = "pip install --upgrade fmcore"
-COURSE = 'pip install "fmcore[course]"'
-TEST = 'pip install "fmcore[test]"'
+# From the folder of the course: the name fmcore on the package index is another project's.
+REINSTALL = "pip install -e ."
+COURSE = 'pip install -e ".[course]"'
+TEST = 'pip install -e ".[test]"'
 
 # package -> (what it is for, how to get it)
 NEEDED = {
@@ -57,47 +59,59 @@ print(time.perf_counter() - start)
 
 def show_report() -> None:
     """Print three tables: machine, packages, and what is missing."""
-    from rich.console import Console
     from rich.table import Table
+
+    from fmcore.console.tables import WHOLE, WORDS, Console
 
     console = Console()
     machine = Table(title="this machine", title_justify="left", show_header=False)
-    machine.add_column(style="bold")
-    machine.add_column(overflow="fold")
+    machine.add_column(style="bold", **WHOLE)
+    machine.add_column(**WORDS)
     for name, text in machine_facts().items():
         machine.add_row(name, text)
-    console.print(machine)
+    console.show(machine)
 
     packages = Table(title="packages", title_justify="left")
-    for title in ("package", "version", "for"):
-        packages.add_column(title, overflow="fold")
+    for title, kind in (("package", WHOLE), ("version", WHOLE), ("for", WORDS)):
+        packages.add_column(title, **kind)
     missing = []
     for package, (purpose, remedy) in NEEDED.items():
         found = version(package)
         packages.add_row(package, found or "[red]missing[/red]", purpose)
         if found is None:
             missing.append((package, purpose, remedy))
-    console.print(packages)
+    console.show(packages)
 
     if chromium() is None:
         missing.append(("Chromium", "testing the course in a browser", "playwright install chromium"))
     if not missing:
         console.print("Nothing is missing.")
     for name, purpose, remedy in missing:
-        console.print(f"Missing: {name}, for {purpose}. Get it with: {remedy}", markup=False)
+        place = f", in {course_folder()}" if "-e" in remedy.split() else ""
+        signs.say(f"Missing: {name}, for {purpose}. Get it with: {remedy}{place}")
+
+
+def course_folder() -> str:
+    """The folder whose pyproject.toml is to be installed, where this package runs from it; else how to find it."""
+    folder = Path(__file__).resolve().parents[1]
+    return str(folder) if (folder / "pyproject.toml").is_file() else "the folder of the course"
+
+
+def device_used() -> str:
+    """Where fmcore computes on this machine; on a Mac, that its GPU is left out."""
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    if torch.backends.mps.is_available():
+        return "cpu: fmcore does not compute on the GPU of a Mac (mps)"
+    return "cpu"
 
 
 def machine_facts() -> dict[str, str]:
     """What this machine is and can do, as name and text."""
-    device = "cpu"
-    if torch.cuda.is_available():
-        device = f"cuda: {torch.cuda.get_device_name()}"
-    elif torch.backends.mps.is_available():
-        device = "mps (not used by the experiments)"
     return {
         "system": platform.platform(terse=True),
         "python": f"{platform.python_version()} ({sys.executable})",
-        "device": device,
+        "device": device_used(),
         "cpu": f"{cpu_model()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
         "vector units": torch.backends.cpu.get_cpu_capability(),
         "bfloat16 on the cpu": bfloat16_support(cpu_flags()),

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmcore.validation import check_generator
+from fmcore.velocity import Evaluations, count_evaluations
+
 
 @dataclass(frozen=True)
 class Guided:
@@ -24,7 +27,7 @@ class Guided:
 
     Attributes:
         evaluations: forward passes of the network for each sample in one call: 2, or 1 where the scale needs only one
-            of the two velocities. Solvers count these (NFE), not the calls.
+            of the two velocities. Solvers count these (NFE), not the calls, also where it is part of another velocity.
     """
 
     model: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -43,11 +46,15 @@ class Guided:
             raise ValueError(f"guidance has {len(self.labels)} labels for {len(x)} samples: pass one label a sample.")
         labels = self.labels.to(x.device)
         none = torch.full_like(labels, self.null)
+        with Evaluations() as one:
+            if self.evaluations == 1:
+                v = self.model(x, t, labels if self.scale else none)
+            else:  # one batch of twice the size, which fills a device better than two calls
+                v = self.model(torch.cat([x, x]), torch.cat([t, t]) if t.ndim else t, torch.cat([none, labels]))
+        count_evaluations(self.evaluations * one.total)
         if self.evaluations == 1:
-            return self.model(x, t, labels if self.scale else none)
-        # one batch of twice the size, which fills a device better than two calls
-        both = self.model(torch.cat([x, x]), torch.cat([t, t]) if t.ndim else t, torch.cat([none, labels]))
-        without, with_label = both.chunk(2)
+            return v
+        without, with_label = v.chunk(2)
         return torch.lerp(without, with_label, self.scale)
 
 
@@ -84,8 +91,10 @@ def drop_labels(labels: Tensor, probability: float, null: int, generator: torch.
         generator: draws which; on the device of the labels.
 
     Raises:
-        ValueError: for a probability outside [0, 1].
+        ValueError: for a probability outside [0, 1], or a generator on another device.
+        TypeError: for a generator that is no ``torch.Generator``.
     """
+    check_generator(generator, labels.device)
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}: it must be in [0, 1].")
     dropped = torch.rand(labels.shape, generator=generator, device=labels.device) < probability

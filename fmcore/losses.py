@@ -1,8 +1,8 @@
 """Losses: what the network is regressed on.
 
-Each takes ``(model, path, x0, x1)`` with x0 ~ N(0, I) and x1 data, both (B, *shape), draws t ~ U[0, t_max] where none
-is given, and returns the mean over batch and dimensions as a scalar; empirical flow matching takes ``(model, x0, x1,
-bank)``, and the path by name. They differ in what the model's output means:
+Each takes ``(model, path, x0, x1, ...)`` with x0 ~ N(0, I) and x1 data, both (B, *shape), draws t ~ U[0, t_max] where
+none is given, and returns the mean over batch and dimensions as a scalar. What only one of them needs, a known velocity
+or a bank of points, follows x1. They differ in what the model's output means:
 
     conditional_flow_matching   velocity    || v(x_t, t) - (alpha' x1 + sigma' x0) ||^2
     exact_flow_matching         velocity    || v(x_t, t) - u(x_t, t) ||^2, for a known marginal velocity u
@@ -14,27 +14,50 @@ bank)``, and the path by name. They differ in what the model's output means:
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmcore.closed_form import bank_velocity
-from fmcore.paths import AffinePath, rectified
-from fmcore.validation import check_finite, check_pair, check_time, expand_time
+from fmcore.paths import AffinePath
+from fmcore.paths.times import check_not_counted, check_within
+from fmcore.validation import check_finite, check_generator, check_pair, check_time, expand_time
 from fmcore.velocity import Velocity
 
 Weight = Callable[[Tensor], Tensor]
+Arguments = ParamSpec("Arguments")
 
 
+def path_second(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+    """Let a loss name its order of arguments when something else stands where the path should."""
+
+    @functools.wraps(loss)
+    def checked(*arguments: Arguments.args, **options: Arguments.kwargs) -> Tensor:
+        path: Any = arguments[1] if len(arguments) > 1 else options.get("path")
+        if path is not None and not hasattr(path, "interpolate"):
+            found = f"{path!r}" if isinstance(path, str) else f"of type {type(path).__name__}"
+            raise TypeError(
+                f"the path is {found}: the order is {loss.__name__}({', '.join(inspect.signature(loss).parameters)}), "
+                "with a path of fmcore.paths, for example paths.rectified()."
+            )
+        return loss(*arguments, **options)
+
+    return checked
+
+
+@path_second
 def conditional_flow_matching(
     model: Velocity,
     path: AffinePath,
     x0: Tensor,
     x1: Tensor,
-    t: Tensor | None = None,
+    t: Tensor | float | None = None,
     weight: Weight | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -44,7 +67,8 @@ def conditional_flow_matching(
         model: ``(x, t) -> v``, shaped like x.
         path: the probability path.
         x0, x1: (B, *shape), paired by a coupling.
-        t: (B,) or () times in [0, t_max]; drawn uniformly, one a sample, when None.
+        t: a number, (B,) or () times in [0, 1], up to t_max where the path is singular beyond; drawn uniformly in
+            [0, t_max], one a sample, when None.
         weight: a function of t, shape (B,) or (), that multiplies each sample's squared error.
         generator: draws t.
 
@@ -52,7 +76,9 @@ def conditional_flow_matching(
         Scalar, the mean over batch and dimensions (a mean, so that it compares across image sizes).
 
     Raises:
-        ValueError: for mismatched x0 and x1, a wrong shape of t, NaN data, or a model output of another shape.
+        ValueError: for mismatched x0 and x1, a wrong shape of t, whole-number times or (on the CPU) times outside
+            [0, 1], NaN data, a model output of another shape, or a network in another precision than the data.
+        TypeError: for data of integers, a model output that is no tensor, or a generator or path that is none.
     """
     t = _times(path, x0, x1, t, generator)
     xt, target = path.interpolate_with_target(x0, x1, t)
@@ -60,37 +86,38 @@ def conditional_flow_matching(
     return _mean_square(_output(model, xt, t), target, t, weight)
 
 
+@path_second
 def exact_flow_matching(
     model: Velocity,
-    velocity: Velocity,
     path: AffinePath,
     x0: Tensor,
     x1: Tensor,
-    t: Tensor | None = None,
+    velocity: Velocity,
+    t: Tensor | float | None = None,
     weight: Weight | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Flow matching against a known marginal velocity, E || v(x_t, t) - u(x_t, t) ||^2 (Lipman et al. 2023, eq. 5).
 
     Its gradient in the model equals that of :func:`conditional_flow_matching` in expectation (Theorem 2). Arguments
-    as there, and ``velocity``, for example ``closed_form.EmpiricalVelocity``, evaluated without gradient.
+    as there, and after x1 ``velocity``, for example ``closed_form.EmpiricalVelocity``, evaluated without gradient.
     """
     xt, t = _point(path, x0, x1, t, generator)
     with torch.no_grad():
-        target = velocity(xt, t)
+        target = _output(velocity, xt, t, "velocity")
     return _mean_square(_output(model, xt, t), target, t, weight)
 
 
+@path_second
 def empirical_flow_matching(
     model: Velocity,
+    path: AffinePath,
     x0: Tensor,
     x1: Tensor,
     bank: Tensor,
-    generator: torch.Generator | None = None,
-    *,
-    path: AffinePath | None = None,
-    t: Tensor | None = None,
+    t: Tensor | float | None = None,
     weight: Weight | None = None,
+    generator: torch.Generator | None = None,
     exclude: Tensor | None = None,
 ) -> Tensor:
     """Empirical flow matching, E || v(x_t, t) - u_M(x_t, t) ||^2 (Bertrand et al. 2025, section 4).
@@ -104,12 +131,11 @@ def empirical_flow_matching(
 
     Args:
         model: ``(x, t) -> v``, shaped like x.
+        path: the probability path; Bertrand et al. take the rectified one.
         x0, x1: (B, *shape), paired independently.
         bank: b_2, ..., b_M, further data points drawn independently of x1 (``closed_form.draw_bank``), on the scale of
             x1: (M - 1, *shape) for the whole batch, or (B, M - 1, *shape). Empty, it is conditional flow matching.
-        generator: draws t.
-        path: the probability path; rectified by default.
-        t, weight: as in :func:`conditional_flow_matching`.
+        t, weight, generator: as in :func:`conditional_flow_matching`.
         exclude: (B, M - 1) bool, points of the bank that do not count for a sample. For a bank drawn without
             replacement these are its own x1, ``bank_rows == x1_rows[:, None]``; with replacement nothing is excluded.
 
@@ -120,19 +146,19 @@ def empirical_flow_matching(
         ValueError: as :func:`conditional_flow_matching`; for a bank or exclude of a wrong shape, or NaN in the bank.
         TypeError: for a bank of integers, or exclude of anything but bool.
     """
-    path = rectified() if path is None else path
     xt, t = _point(path, x0, x1, t, generator)
     with torch.no_grad():
         target = bank_velocity(path, x0, x1, t, bank, exclude)
     return _mean_square(_output(model, xt, t), target, t, weight)
 
 
+@path_second
 def noise_prediction(
     model: Velocity,
     path: AffinePath,
     x0: Tensor,
     x1: Tensor,
-    t: Tensor | None = None,
+    t: Tensor | float | None = None,
     weight: Weight | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -144,12 +170,13 @@ def noise_prediction(
     return _mean_square(_output(model, xt, t), x0, t, weight)
 
 
+@path_second
 def score_matching(
     model: Velocity,
     path: AffinePath,
     x0: Tensor,
     x1: Tensor,
-    t: Tensor | None = None,
+    t: Tensor | float | None = None,
     weight: Weight | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -163,12 +190,13 @@ def score_matching(
     return _mean_square(path.sigma(expand_time(t, xt)) * _output(model, xt, t), -x0, t, weight)
 
 
+@path_second
 def score_flow(
     model: Velocity,
     path: AffinePath,
     x0: Tensor,
     x1: Tensor,
-    t: Tensor | None = None,
+    t: Tensor | float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Score matching with the likelihood weight lambda = g(t)^2 (ScoreFlow, Song et al. 2021).
@@ -182,7 +210,7 @@ def score_flow(
 
 
 def _point(
-    path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor | None, generator: torch.Generator | None
+    path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor | float | None, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Return x_t and t (B,), drawing t where it is None."""
     t = _times(path, x0, x1, t, generator)
@@ -191,12 +219,18 @@ def _point(
     return xt, t
 
 
-def _times(path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor | None, generator: torch.Generator | None) -> Tensor:
+def _times(
+    path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor | float | None, generator: torch.Generator | None
+) -> Tensor:
     """Return t (B,), drawn from U[0, t_max] where it is None."""
     check_pair(x0, x1)
     if t is None:
+        check_generator(generator, x1.device)
         return path.t_max * torch.rand(len(x1), generator=generator, device=x1.device, dtype=x1.dtype)
-    return check_time(t, x1).expand(len(x1))
+    check_not_counted(t)
+    t = check_time(t, x1)
+    check_within(t)
+    return t.expand(len(x1))
 
 
 def _require_finite(xt: Tensor, x0: Tensor, x1: Tensor) -> None:
@@ -209,15 +243,35 @@ def _require_finite(xt: Tensor, x0: Tensor, x1: Tensor) -> None:
         check_finite("x1", x1)
 
 
-def _output(model: Velocity, xt: Tensor, t: Tensor) -> Tensor:
+def _output(model: Velocity, xt: Tensor, t: Tensor, name: str = "model") -> Tensor:
     """Evaluate the model, and refuse an output that would broadcast into a wrong loss."""
-    prediction = model(xt, t)
+    try:
+        prediction = model(xt, t)
+    except RuntimeError as error:
+        _explain_precision(model, xt, error)
+        raise
+    if not isinstance(prediction, Tensor):
+        raise TypeError(
+            f"the {name} returned a {type(prediction).__name__}: a velocity, noise or score is one tensor, shaped like "
+            "x; wrap one that returns more, for example lambda x, t: model(x, t)[0]."
+        )
     if prediction.shape != xt.shape:
         raise ValueError(
-            f"the model returned shape {tuple(prediction.shape)} for x of shape {tuple(xt.shape)}: "
+            f"the {name} returned shape {tuple(prediction.shape)} for x of shape {tuple(xt.shape)}: "
             "a velocity, noise or score has the shape of x."
         )
     return prediction
+
+
+def _explain_precision(model: Velocity, xt: Tensor, error: RuntimeError) -> None:
+    """Say in words that data and weights differ in precision, where that is what PyTorch complains about."""
+    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if weight is not None and weight.dtype != xt.dtype and "type" in str(error):
+        raise ValueError(
+            f"x is {str(xt.dtype).removeprefix('torch.')} and the network's weights are "
+            f"{str(weight.dtype).removeprefix('torch.')}: convert x0 and x1 with .to({weight.dtype}), or the network "
+            f"with .to({xt.dtype})."
+        ) from error
 
 
 def _mean_square(prediction: Tensor, target: Tensor, t: Tensor, weight: Weight | None) -> Tensor:

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 
-def check_time(t: Tensor | float, x: Tensor) -> Tensor:
+def check_time(t: Tensor | float, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return ``t`` as a tensor on ``x``'s device and in its dtype.
 
     Args:
         t: a number, or a tensor of shape () or (B,).
         x: (B, *shape), the points that the times belong to.
+        dtype: of the result, in place of that of ``x``.
 
     Raises:
         ValueError: if ``t`` has any other shape, for example (B, 1), which would broadcast silently.
     """
-    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    t = torch.as_tensor(t, dtype=x.dtype if dtype is None else dtype, device=x.device)
     if t.ndim == 0 or t.shape == x.shape[:1]:
         return t
     raise ValueError(
@@ -65,6 +66,35 @@ def check_finite(name: str, x: Tensor) -> None:
         f"{name} has NaN or infinite values in {int(bad.sum())} of {bad.numel()} samples (the first is number "
         f"{first}): remove or repair them before training or sampling."
     )
+
+
+def check_generator(generator: object, device: torch.device | str | None = None) -> None:
+    """Require a source of random numbers that PyTorch can draw from, on the device on which they are drawn.
+
+    Args:
+        generator: a ``torch.Generator``, or None for PyTorch's global one, which is on every device.
+        device: where the numbers are drawn; None where the generator itself decides.
+
+    Raises:
+        TypeError: for a seed, a NumPy generator or anything else in its place.
+        ValueError: for a generator on another kind of device.
+    """
+    if generator is None:
+        return
+    if not isinstance(generator, torch.Generator):
+        kind = type(generator)
+        name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        seed = generator if isinstance(generator, int) and not isinstance(generator, bool) else 0
+        raise TypeError(
+            f"generator is {generator!r} ({name}): pass a torch.Generator, for example "
+            f"torch.Generator().manual_seed({seed})."
+        )
+    device = None if device is None else torch.device(device)
+    if device is not None and generator.device.type != device.type:
+        raise ValueError(
+            f"the generator is on {generator.device} and draws numbers for {device}: make it there, "
+            f"torch.Generator({str(device)!r}).manual_seed(0)."
+        )
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:

@@ -2,13 +2,19 @@
 
 A velocity is any callable ``(x, t) -> v`` with x of shape (B, *shape), t of shape () or (B,) and v shaped like x: a
 network, a closed form, a plain function. Solvers, likelihoods and losses ask for nothing more.
+
+Numbers of 16 bits. Between 0.5 and 1 bfloat16 knows 128 times and float16 knows 1,024; the last of them is 1, where
+many velocities are singular. A solver therefore passes t in float32 with x in 16 bits, and what is computed here from t
+is computed, and returned, in float32; the network is given x as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from fmcore.paths import AffinePath
@@ -17,9 +23,50 @@ from fmcore.validation import expand_time
 Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
+def float32_at_least(x: Tensor) -> Tensor:
+    """Return x in float32 if it holds floating-point numbers of fewer bits, or x itself."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class Evaluations:
+    """Counts the forward passes of a network for each sample while a ``with`` block runs.
+
+    A velocity that asks its network more than once says so where that happens, by :func:`count_evaluations`. So the
+    count is right however the velocity is wrapped: in a conversion, a plain function or another count. A block in
+    which nothing was said is one evaluation. Threads that the block starts are not heard.
+    """
+
+    def __init__(self) -> None:
+        self.counted = 0
+        self._before: Token[Evaluations | None] | None = None
+
+    @property
+    def total(self) -> int:
+        """Forward passes for each sample, at least 1."""
+        return max(1, self.counted)
+
+    def __enter__(self) -> Evaluations:
+        self._before = _RUNNING.set(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            _RUNNING.reset(self._before)
+
+
+_RUNNING: ContextVar[Evaluations | None] = ContextVar("the count that is running", default=None)
+
+
+def count_evaluations(forwards: int) -> None:
+    """Add forward passes for each sample to the innermost :class:`Evaluations` that runs, if one does."""
+    running = _RUNNING.get()
+    if running is not None:
+        running.counted += forwards
+
+
 def from_noise(model: Velocity, path: AffinePath) -> Velocity:
     """Return the velocity of a network that predicts the noise E[x0 | x], as DDPM does."""
-    return lambda x, t: path.noise_to_velocity(model(x, t), x, t)
+    return _converted(path.noise_to_velocity, model)
 
 
 def from_score(model: Velocity, path: AffinePath) -> Velocity:
@@ -28,12 +75,22 @@ def from_score(model: Velocity, path: AffinePath) -> Velocity:
     The score points towards the data: the same formula with minus the score, as one symbol of Lipman et al. 2023
     is defined, runs away from them.
     """
-    return lambda x, t: path.score_to_velocity(model(x, t), x, t)
+    return _converted(path.score_to_velocity, model)
 
 
 def from_data(model: Velocity, path: AffinePath) -> Velocity:
     """Return the velocity of a network that predicts the clean data E[x1 | x] (a denoiser)."""
-    return lambda x, t: path.data_to_velocity(model(x, t), x, t)
+    return _converted(path.data_to_velocity, model)
+
+
+def _converted(convert: Callable[[Tensor, Tensor, Tensor], Tensor], model: Velocity) -> Velocity:
+    """The velocity ``convert(model(x, t), x, t)``."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        prediction, wide = model(x, t), float32_at_least(x)
+        return convert(prediction if wide is x else float32_at_least(prediction), wide, t)
+
+    return velocity
 
 
 def scaled_up(velocity: Velocity, factor: float) -> Velocity:
@@ -59,8 +116,9 @@ def scaled_up(velocity: Velocity, factor: float) -> Velocity:
         raise ValueError(f"factor is {factor}: data are scaled by a number above 0.")
 
     def scaled(y: Tensor, s: Tensor) -> Tensor:
+        dtype, y, s = y.dtype, float32_at_least(y), float32_at_least(s)
         a = 1 + (factor - 1) * s
         broad = expand_time(a, y)
-        return ((factor - 1) * y + factor * velocity(y / broad, factor * s / a)) / broad
+        return ((factor - 1) * y + factor * velocity((y / broad).to(dtype), factor * s / a)) / broad
 
     return scaled

@@ -1,9 +1,12 @@
 """The command line, as a person uses it."""
 
 import contextlib
+import errno
 import io
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import torch
 from matplotlib.image import imread
 
 from fmcore import cli, doctor
+from fmcore.console import signs
 
 TINY = [
     "channels=8",
@@ -28,23 +32,29 @@ TINY = [
 ]
 
 
-def fmcore(*arguments, cwd=None):
-    """Run one command in this process, in another folder; returns exit status and what was printed."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
+def fmcore(*arguments, cwd=None, columns=120, encoding="utf-8"):
+    """Run one command in this process, in another folder; returns exit status and what was printed.
+
+    Its output is text of the given encoding in a terminal of so many columns; a sign that does not exist in it is an
+    error, as in a terminal.
+    """
+    bytes_out, bytes_err, status = io.BytesIO(), io.BytesIO(), 0
+    out, err = (io.TextIOWrapper(file, encoding=encoding, write_through=True) for file in (bytes_out, bytes_err))
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.chdir(cwd or Path.cwd())
-        patch.setenv("COLUMNS", "120")
+        patch.setenv("COLUMNS", str(columns))
         patch.setenv("NO_COLOR", "1")
         patch.delenv("FMCORE_TRACEBACK", raising=False)
         try:
             cli.main(arguments)
         except SystemExit as left:
             status = left.code or 0
-    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
+    stdout, stderr = (file.getvalue().decode(encoding) for file in (bytes_out, bytes_err))
+    return SimpleNamespace(returncode=status, stdout=stdout, stderr=stderr)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,6 +163,14 @@ def test_the_table_shows_a_run_beside_the_paper(tmp_path):
         (["evaluate", "nowhere"], "nowhere holds no run"),
         (["sample", "runs/digits", "--n", "0"], "--n must be at least 1"),
         (["sample", "runs/digits", "--out", "a.xyz"], "names no picture format"),
+        (
+            ["sample", "runs/digits", "--out", "runs/digits/config.json/a/b.png"],
+            "config.json: not a directory; work in",
+        ),
+        (
+            ["export", "runs/digits", "--out", "runs/digits/config.json"],
+            "config.json: file exists; work in a folder of",
+        ),
         (["list", "nothing"], "unknown experiment 'nothing'"),
         (["measure", "digits"], "unknown measurement 'digits': choose one of bertrand2025/cifar10/collapse"),
         (["measure", "bertrand2025/digits/collapse", "steps=3"], "unknown field 'steps': choose one of data, data_dir"),
@@ -182,6 +200,7 @@ def test_a_process_of_its_own_prints_help_errors_and_exit_status():
         "runpy.run_module('fmcore', run_name='__main__')\n"  # what python -m does
     )
     environment = {name: value for name, value in os.environ.items() if name != "FMCORE_TRACEBACK"}
+    environment |= {"PYTHONIOENCODING": "ascii"}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     for command in ("train", "evaluate", "sample", "export", "measure", "table", "list", "doctor"):
         assert command in process.stdout
@@ -230,7 +249,8 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "import_seconds", lambda: 0.0)
     doctor.show_report()
     out = " ".join(capsys.readouterr().out.split())
-    assert 'Missing: nbval, for testing the chapters. Get it with: pip install "fmcore[test]"' in out
+    get = f"""pip install -e ".[test]", in {Path(doctor.__file__).resolve().parents[1]}"""
+    assert f"Missing: nbval, for testing the chapters. Get it with: {get}" in out
     assert "Missing: Chromium, for testing the course in a browser. Get it with: playwright install chromium" in out
 
 
@@ -258,3 +278,163 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     assert found.value.code == 130
     assert "--resume" in capsys.readouterr().err
     assert (Path(tmp_path) / "run" / "config.json").exists()
+
+
+def whole_frames(printed):
+    """Every line of a table is as long as the one above it."""
+    lines = printed.splitlines()
+    pairs = [pair for pair in itertools.pairwise(lines) if all(line.startswith(("|", "+-")) for line in pair)]
+    assert pairs
+    return all(len(above) == len(below) for above, below in pairs)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("columns", [40, 80])
+def test_all_names_are_listed_whole_in_any_terminal(columns, encoding):
+    from fmcore.papers import catalog, measurements
+
+    process = fmcore("list", columns=columns, encoding=encoding)
+    assert process.returncode == 0, process.stderr
+    words = process.stdout.split()
+    assert {*catalog.EXPERIMENTS, *measurements.MEASUREMENTS} <= {*words}
+    assert "…" not in process.stdout
+    assert "..." not in process.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
+@pytest.mark.parametrize("name", ["lipman2023", "bertrand2025", "lee2025", "simulation"])
+def test_tables_are_printed_to_the_end_with_the_signs_that_the_terminal_has(name, encoding):
+    right, process = fmcore("table", name), fmcore("table", name, columns=40, encoding=encoding)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert process.stdout.split()[-3:] == signs.writable(right.stdout, encoding).split()[-3:]
+    assert "…" not in right.stdout
+    assert whole_frames(process.stdout)
+    spelled = {"ascii": "+-", "cp1252": "±", "cp437": "±"}[encoding]
+    if "±" in right.stdout and "±".encode(encoding, "replace") == b"?":
+        spelled = "+-"
+    assert right.stdout.count("±") == len(re.findall(re.escape(spelled) + r"(?=[ .\d])", process.stdout))
+
+
+def test_every_other_command_runs_in_a_terminal_of_ascii(workplace, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "import_seconds", lambda: 0.0)
+    monkeypatch.setattr(doctor, "chromium", lambda: None)
+    run = tmp_path / "σ²"
+    shutil.copytree(workplace[0] / "runs" / "digits", run)
+    quick = ["set_images=4", "likelihood_images=2", "probe_repeats=1", "draws=1"]
+    for arguments in (
+        ["doctor"],
+        ["list", "digits"],
+        ["list", "lee2025/simulation/paper"],
+        ["train", "--help"],
+        ["sample", str(run), "--n", "1", "--out", str(run / "é.png")],
+        ["evaluate", str(run), *quick],
+        ["export", str(run), "--out", str(tmp_path / "±")],
+        [
+            "measure",
+            "bertrand2025/two_moons/collapse",
+            "pairs=8",
+            "times=5",
+            "shown=0.2",
+            "--run-dir",
+            str(tmp_path / "✓"),
+        ],
+    ):
+        process = fmcore(*arguments, columns=40, encoding="ascii")
+        assert process.returncode == 0, process.stderr
+        assert process.stdout
+        assert "..." not in process.stdout.replace("FIELD=VALUE ...", "")
+    for arguments in (["table", "σ"], ["evaluate", "nowhere/σ"]):
+        process = fmcore(*arguments, encoding="ascii")
+        assert process.returncode == 2
+        assert "sigma" in process.stderr
+
+
+def test_a_record_is_shown_whole_in_a_narrow_terminal(workplace, monkeypatch, capsys):
+    from fmcore.papers import printing
+
+    record = json.loads((workplace[0] / "runs" / "digits" / "record.json").read_text())
+    monkeypatch.setenv("COLUMNS", "40")
+    printing.show_record(record)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    words = {*printed.split()}
+    for measure, rows in record["values"].items():
+        assert {*measure.split("_")} <= words
+        for of, found in rows.items():
+            assert {*of.split(), f"{found['value']:.3f}"} <= words
+
+
+@pytest.mark.parametrize("arguments", [["list", "digits"], ["list"], ["train", "--help"]], ids=" ".join)
+def test_who_reads_only_the_beginning_hears_no_complaint(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    stdout, errors = os.fdopen(write, "w", encoding="utf-8"), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 1
+    assert errors.getvalue() == ""
+    stdout.close()  # as at the end of Python, with what could not be written
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "runs"),
+            "runs: permission denied; work in a folder of your",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "runs"), "runs: read-only file system; work in a folder of"),
+        (OSError(errno.ENOSPC, "No space left on device", "a"), "a: no space left on device"),
+        (OSError(errno.ENOSPC, "cannot write a: make room"), "cannot write a: make room"),
+        (FileNotFoundError("nowhere holds no run"), "nowhere holds no run"),
+        (ValueError("steps=0: too few"), "steps=0: too few"),
+    ],
+)
+def test_an_error_of_the_system_says_what_to_do(error, text):
+    said = cli.explained(error)
+    assert said.startswith(text)
+    assert "Errno" not in said
+    assert ("--run-dir for train and measure" in said) == ("; work in" in text)
+
+
+@pytest.mark.parametrize("command", [["train", "digits"], ["measure", "bertrand2025/two_moons/collapse"]])
+def test_a_folder_that_is_not_writable_is_refused_before_the_work(command, tmp_path, monkeypatch):
+    from fmcore.experiments.run import train as run_train
+    from fmcore.papers import measurements
+
+    worked = []
+    monkeypatch.setattr(run_train, "train_run", lambda *_, **__: worked.append("train"))
+    monkeypatch.setattr(measurements, "measure_run", lambda *_, **__: worked.append("measure"))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    process = fmcore(*command, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"error: {tmp_path}: permission denied; work in a folder of your own")
+    assert not worked
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "text"),
+    [
+        (False, False, "cpu"),
+        (False, True, "cpu: fmcore does not compute on the GPU of a Mac (mps)"),
+        (True, False, "cuda: H200"),
+    ],
+)
+def test_doctor_says_where_it_computes(cuda, mps, text, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert doctor.device_used() == text
+
+
+def test_doctor_names_nothing_that_the_index_has_under_another_project(monkeypatch):
+    assert {remedy for _, remedy in doctor.NEEDED.values()} == {
+        "pip install -e .",
+        'pip install -e ".[course]"',
+        'pip install -e ".[test]"',
+    }
+    assert doctor.course_folder() == str(Path(cli.__file__).resolve().parents[1])
+    monkeypatch.setattr(doctor, "__file__", "/somewhere/site-packages/fmcore/doctor.py")
+    assert doctor.course_folder() == "the folder of the course"

@@ -64,6 +64,23 @@ def test_a_linear_flow_pairs_each_start_with_its_end(batch_size):
     assert not pairs.x1.requires_grad
 
 
+def test_no_graph_is_kept_of_a_flow_that_could_be_trained():
+    """It would hold every state of the network, for all samples at once."""
+    flow = torch.nn.Linear(3, 3)
+    asked = []
+
+    def noted(batch):
+        asked.append(torch.is_grad_enabled())
+        return flow(batch)
+
+    pairs = reflow(noted, torch.randn(7, 3, generator=seeded(5)), batch_size=4)
+    assert asked == [False, False]
+    for side in (pairs.x0, pairs.x1, *pairs.sample(3, seeded(6))):
+        assert side.grad_fn is None
+        assert not side.requires_grad
+    assert torch.is_grad_enabled()
+
+
 def test_the_pairs_of_a_flow_cost_less_than_independent_ones():
     """Liu et al. 2022, theorem 3.5: for every convex cost, here the squared and the plain distance."""
     g = seeded(4)

@@ -124,7 +124,7 @@ def test_one_point_is_conditional_flow_matching_to_the_last_bit(case, dtype, t):
     generators = seeded(2), seeded(2)
     losses_ = (
         losses.empirical_flow_matching(
-            lambda x, t: x * t[:, None, None], x0, x1, x1[:0], generators[0], path=case.path
+            lambda x, t: x * t[:, None, None], case.path, x0, x1, x1[:0], generator=generators[0]
         ),
         losses.conditional_flow_matching(lambda x, t: x * t[:, None, None], case.path, x0, x1, generator=generators[1]),
     )
@@ -292,8 +292,10 @@ def test_the_gradient_equals_that_of_exact_flow_matching_on_average():
         x1 = DATA[torch.randint(0, 4, (size,), generator=g)]
         t = 0.9 * torch.rand(size, generator=g, dtype=torch.float64)
         bank, _ = draw_bank(DATA, 3, g)
-        values = [losses.empirical_flow_matching(model, x0, x1, b, t=t) for b in (bank, bank.flip(1) + 0.3)]
-        values.append(losses.exact_flow_matching(model, velocity, RECTIFIED.path, x0, x1, t))
+        values = [
+            losses.empirical_flow_matching(model, RECTIFIED.path, x0, x1, b, t) for b in (bank, bank.flip(1) + 0.3)
+        ]
+        values.append(losses.exact_flow_matching(model, RECTIFIED.path, x0, x1, velocity, t))
         parameters = list(model.parameters())
         gradients = [torch.cat([d.flatten() for d in torch.autograd.grad(v, parameters)]) for v in values]
         rows.append([gradients[0] - gradients[2], gradients[1] - gradients[2]])
@@ -318,19 +320,19 @@ def test_the_loss_is_the_mean_square_to_its_target(case):
     )
     kept = [bank[~row].numpy() for row in exclude]
     errors = (torch.sin(3 * xt) - torch.from_numpy(brute_force(case, *arrays(x0, x1, t), kept))).square().mean(dim=1)
-    arguments = {"path": case.path, "t": t, "exclude": exclude}
-    found = losses.empirical_flow_matching(lambda x, t: torch.sin(3 * x), x0, x1, bank, **arguments)
+    arguments = {"t": t, "exclude": exclude}
+    found = losses.empirical_flow_matching(lambda x, t: torch.sin(3 * x), case.path, x0, x1, bank, **arguments)
     assert_close(found, errors.mean(), rtol=1e-8, atol=0)
     weighted = losses.empirical_flow_matching(
-        lambda x, t: torch.sin(3 * x), x0, x1, bank, weight=lambda t: t**2, **arguments
+        lambda x, t: torch.sin(3 * x), case.path, x0, x1, bank, weight=lambda t: t**2, **arguments
     )
     assert_close(weighted, (t**2 * errors).mean(), rtol=1e-8, atol=0)
 
 
-def test_the_path_is_rectified_unless_another_is_given():
+def test_every_path_has_its_own_loss():
     x0, x1, t, bank = batch(15)
-    paths = (None, RECTIFIED.path, VP.path)
-    values = [losses.empirical_flow_matching(lambda x, t: x, x0, x1, bank, path=path, t=t) for path in paths]
+    paths = (RECTIFIED.path, RECTIFIED.path, VP.path)
+    values = [losses.empirical_flow_matching(lambda x, t: x, path, x0, x1, bank, t) for path in paths]
     assert torch.equal(values[0], values[1])
     assert not torch.equal(values[0], values[2])
 
@@ -339,7 +341,7 @@ def test_the_target_has_no_gradient():
     x0, x1, t, bank = batch(16)
     bank.requires_grad_(True)
     scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    losses.empirical_flow_matching(lambda x, t: scale * x, x0, x1, bank, t=t).backward()
+    losses.empirical_flow_matching(lambda x, t: scale * x, RECTIFIED.path, x0, x1, bank, t=t).backward()
     assert bank.grad is None
     assert scale.grad != 0
 
@@ -349,7 +351,9 @@ def test_times_are_drawn_by_the_generator_alone():
     seen = []
     before = torch.random.get_rng_state()
     for seed in (1, 1, 2):
-        losses.empirical_flow_matching(lambda x, t: seen.append(t) or x, x0, x1, bank, seeded(seed))
+        losses.empirical_flow_matching(
+            lambda x, t: seen.append(t) or x, RECTIFIED.path, x0, x1, bank, generator=seeded(seed)
+        )
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
@@ -372,7 +376,7 @@ def test_autocast_does_not_reach_the_target(own):
 def test_a_bank_of_another_shape_is_refused(shape):
     x0, x1, t, _ = batch(19)
     with pytest.raises(ValueError, match=r"bank has shape .* for x1 of shape \(5, 2\): pass \(M - 1, 2\)"):
-        losses.empirical_flow_matching(torch.mul, x0, x1, torch.zeros(shape), t=t)
+        losses.empirical_flow_matching(torch.mul, RECTIFIED.path, x0, x1, torch.zeros(shape), t=t)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -382,14 +386,14 @@ def test_a_bank_that_is_not_finite_is_refused(bad, own):
     bank[2, 1] = bad
     bank = bank.repeat(5, 1, 1) if own else bank
     with pytest.raises(ValueError, match="bank has NaN or infinite values in [15] of"):
-        losses.empirical_flow_matching(lambda x, t: x, x0, x1, bank, t=t)
+        losses.empirical_flow_matching(lambda x, t: x, RECTIFIED.path, x0, x1, bank, t=t)
 
 
 def test_other_bad_input_is_refused():
     x0, x1, t, bank = batch(21)
 
     def loss(**changes):
-        arguments = {"x0": x0, "x1": x1, "bank": bank, "t": t} | changes
+        arguments = {"path": RECTIFIED.path, "x0": x0, "x1": x1, "bank": bank, "t": t} | changes
         return losses.empirical_flow_matching(lambda x, t: x, **arguments)
 
     with pytest.raises(TypeError, match=r"bank holds torch\.uint8: scale it"):

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fmcore"
 
 # A module may import those of the groups before its own.
 ORDER = [
-    ["validation", "atomic"],
+    ["validation", "atomic", "console"],
+    ["settings"],
     ["data", "sources"],
     ["couplings"],
     ["paths"],
@@ -47,6 +48,7 @@ HEAVY = {
     "ot",
     "pandas",
     "pooch",
+    "pydantic",
     "scipy",
     "sklearn",
     "torchdiffeq",

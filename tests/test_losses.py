@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 from torch.testing import assert_close
 
 from fmcore import losses, networks
@@ -22,8 +26,8 @@ SIMPLE = {
     "noise_prediction": losses.noise_prediction,
     "score_matching": losses.score_matching,
     "score_flow": losses.score_flow,
-    "exact_flow_matching": lambda model, *arguments, **options: losses.exact_flow_matching(
-        model, lambda x, t: -x, *arguments, **options
+    "exact_flow_matching": lambda model, path, x0, x1, *others, **options: losses.exact_flow_matching(
+        model, path, x0, x1, lambda x, t: -x, *others, **options
     ),
 }
 every_loss = pytest.mark.parametrize("loss", SIMPLE.values(), ids=SIMPLE.keys())
@@ -94,7 +98,7 @@ def test_conditional_and_exact_flow_matching_have_the_same_gradient_on_average(c
         t = 0.9 * torch.rand(size, generator=g, dtype=torch.float64)
         conditional = gradients(losses.conditional_flow_matching(model, case.path, x0, x1, t), model)
         rows.append([
-            conditional - gradients(losses.exact_flow_matching(model, velocity, case.path, x0, x1, t), model)
+            conditional - gradients(losses.exact_flow_matching(model, case.path, x0, x1, velocity, t), model)
             for velocity in (exact, wrong)
         ])  # fmt: skip
     right, control = (torch.stack([row[i] for row in rows]) for i in range(2))
@@ -164,14 +168,14 @@ def test_a_perfect_model_has_no_loss(case):
     perfect = losses.conditional_flow_matching(lambda x, t: path.velocity(x, x1, t), path, x0, x1, t)
     assert perfect < 1e-18
     assert losses.noise_prediction(lambda x, t: x0, path, x0, x1, t) == 0
-    assert losses.exact_flow_matching(wavy, wavy, path, x0, x1, t) == 0
+    assert losses.exact_flow_matching(wavy, path, x0, x1, wavy, t) == 0
     assert losses.score_matching(lambda x, t: -x0 / schedules(case)(t)[1][:, None], path, x0, x1, t) < 1e-18
 
 
 def test_exact_flow_matching_does_not_train_its_target():
     x0, x1, t = batch(5)
     scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    loss = losses.exact_flow_matching(lambda x, t: scale * x, lambda x, t: 2 * scale * x, RECTIFIED.path, x0, x1, t)
+    loss = losses.exact_flow_matching(lambda x, t: scale * x, RECTIFIED.path, x0, x1, lambda x, t: 2 * scale * x, t)
     loss.backward()
     xt = RECTIFIED.path.interpolate(x0, x1, t)
     assert_close(scale.grad, -2 * (xt**2).mean())  # d/da (a - 2)^2 x^2 at a = 1
@@ -289,3 +293,146 @@ def test_integers_and_pairs_that_do_not_fit_are_refused(loss):
         loss(wavy, VP.path, x0, x1.to(torch.uint8), t)
     with pytest.raises(ValueError, match="each source sample needs exactly one data sample"):
         loss(wavy, VP.path, x0[:5], x1, t)
+
+
+# The order of arguments
+
+
+PATH_SECOND = {
+    **{name: getattr(losses, name) for name in SIMPLE},
+    "empirical_flow_matching": losses.empirical_flow_matching,
+}
+
+
+@pytest.mark.parametrize("name", PATH_SECOND)
+def test_every_loss_takes_model_path_and_pair_in_this_order(name):
+    names = list(inspect.signature(PATH_SECOND[name]).parameters)
+    assert names[:4] == ["model", "path", "x0", "x1"]
+    assert names[5 if name.startswith(("exact", "empirical")) else 4] == "t"
+
+
+@pytest.mark.parametrize("name", PATH_SECOND)
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(6, 2), lambda x, t: x, "rectified", networks.MLP(2)], ids=lambda w: type(w).__name__
+)
+def test_something_else_in_the_place_of_the_path_is_told_the_order(name, wrong):
+    x0, x1, _ = batch(15)
+    extra = {"exact_flow_matching": [wavy], "empirical_flow_matching": [x1]}.get(name, [])
+    with pytest.raises(
+        TypeError, match=rf"the path is .*: the order is {name}\(model, path, x0, x1, .*paths\.rectified\(\)"
+    ):
+        PATH_SECOND[name](wavy, wrong, x0, x1, *extra)
+    with pytest.raises(TypeError, match=r"the order is"):
+        PATH_SECOND[name](wavy, path=wrong, x0=x0, x1=x1)
+
+
+def test_the_former_orders_are_told_the_present_one():
+    x0, x1, t = batch(16)
+    with pytest.raises(TypeError, match=r"exact_flow_matching\(model, path, x0, x1, velocity, t, weight, generator\)"):
+        losses.exact_flow_matching(wavy, EmpiricalVelocity(x1), VP.path, x0, x1, t)
+    order = r"empirical_flow_matching\(model, path, x0, x1, bank, t, weight, generator, exclude\)"
+    with pytest.raises(TypeError, match=order):
+        losses.empirical_flow_matching(wavy, x0, x1, x1)
+    with pytest.raises(TypeError, match=order):
+        losses.empirical_flow_matching(wavy, x0, x1, x1, seeded(0))
+    with pytest.raises(TypeError, match=order):
+        losses.empirical_flow_matching(wavy, x0, x1, x1, path=VP.path, t=t)
+    with pytest.raises(TypeError, match=r"t is a torch\.Generator: pass it by its name"):
+        losses.empirical_flow_matching(wavy, VP.path, x0, x1, x1, seeded(0))
+
+
+@pytest.mark.parametrize("loss", PATH_SECOND.values(), ids=PATH_SECOND.keys())
+def test_a_loss_can_be_sent_to_other_processes(loss):
+    assert pickle.loads(pickle.dumps(loss)) is loss
+
+
+# Times and outputs that cannot be meant
+
+
+@every_loss
+@pytest.mark.parametrize(
+    "t",
+    [torch.arange(6), torch.tensor(500), torch.zeros(6, dtype=torch.bool), 7, np.arange(6)],
+    ids=["tensor", "scalar", "bool", "int", "NumPy"],
+)
+def test_counted_times_are_refused(loss, t):
+    x0, x1, _ = batch(17)
+    with pytest.raises(ValueError, match=r"t (holds|is) .*times are real numbers from 0 \(source\) to 1 \(data\)"):
+        loss(wavy, VP.path, x0, x1, t)
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("t", "words"),
+    [
+        (torch.tensor([0.5, 999.0, 0, 0, 0, 0]), "t runs from 0 to 999"),
+        (torch.full((6,), -0.1), "t is -0.1"),
+        (1.5, "t is 1.5"),
+        (torch.tensor([0.5, math.nan, 0, 0, 0, 0]), "t runs from nan"),
+    ],
+    ids=["steps", "negative", "beyond", "NaN"],
+)
+def test_times_outside_the_unit_interval_are_refused(loss, t, words):
+    x0, x1, _ = batch(18)
+    with pytest.raises(ValueError, match=f"{words}.*: times are real numbers from 0"):
+        loss(wavy, VP.path, x0, x1, t)
+
+
+def test_the_numbers_of_the_unit_interval_are_times():
+    x0, x1, _ = batch(19)
+    values = [
+        losses.conditional_flow_matching(wavy, VP.path, x0, x1, t)
+        for t in (0, 0.0, torch.tensor(0.0), np.float32(0), np.zeros(6))
+    ]
+    assert all(torch.equal(value, values[0]) for value in values)
+    losses.score_matching(wavy, VP.path, x0, x1, 1)
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("output", "name"), [(lambda x: (x, x), "tuple"), (lambda x: {"v": x}, "dict"), (lambda x: None, "NoneType")]
+)
+def test_a_model_that_returns_no_tensor_is_told_to_return_one(loss, output, name):
+    x0, x1, t = batch(20)
+    with pytest.raises(TypeError, match=rf"the model returned a {name}: .* one tensor, shaped like x"):
+        loss(lambda x, t: output(x), VP.path, x0, x1, t)
+
+
+def test_a_known_velocity_of_another_shape_is_refused_as_the_model_is():
+    x0, x1, t = batch(21)
+    with pytest.raises(ValueError, match="the velocity returned shape"):
+        losses.exact_flow_matching(wavy, VP.path, x0, x1, lambda x, t: x[:, :1], t)
+
+
+class Plain(nn.Module):
+    """A network that leaves precision to PyTorch's layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x, t):
+        return self.layer(x)
+
+
+@every_loss
+@pytest.mark.parametrize("make", [Plain, lambda: networks.MLP(2, 4, 1)], ids=["plain", "MLP"])
+def test_data_and_weights_of_two_precisions_are_both_named(loss, make):
+    x0, x1, t = batch(22)
+    with pytest.raises(ValueError, match=r"x is float64 and the network's weights are float32: convert"):
+        loss(make(), VP.path, x0, x1, t)
+    loss(make().double(), VP.path, x0, x1, t)
+
+
+def test_other_errors_of_a_model_arrive_as_they_are():
+    x0, x1, t = batch(23)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        losses.noise_prediction(lambda x, t: nn.Linear(3, 2).double()(x), VP.path, x0, x1, t)
+
+
+@every_loss
+@pytest.mark.parametrize("generator", [0, np.random.default_rng(0)], ids=["seed", "NumPy"])
+def test_other_kinds_of_generators_are_refused(loss, generator):
+    x0, x1, _ = batch(24)
+    with pytest.raises(TypeError, match=r"pass a torch\.Generator"):
+        loss(wavy, VP.path, x0, x1, generator=generator)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -388,3 +390,34 @@ def test_unknown_names_and_parameters_are_refused():
 def test_parameters_out_of_range_are_refused(name, parameters):
     with pytest.raises(ValueError, match="must"):
         paths.by_name(name, **parameters)
+
+
+# Paths as values
+
+
+@every_case
+def test_a_pickled_or_copied_path_is_the_same_path(case):
+    path, t = case.path, torch.tensor(TIMES, dtype=torch.float64)
+    for other in (pickle.loads(pickle.dumps(path)), copy.deepcopy(path), copy.copy(path)):
+        assert other == path
+        assert repr(other) == repr(path)
+        for schedule in ("alpha", "sigma", "d_alpha", "d_sigma"):
+            assert torch.equal(getattr(other, schedule)(t), getattr(path, schedule)(t))
+
+
+def test_equal_paths_have_equal_hashes():
+    made = {case.path: str(case) for case in CASES}
+    assert len(made) == len(CASES)
+    assert [made[case.path] for case in CASES] == [str(case) for case in CASES]
+
+
+@five_cases
+@pytest.mark.parametrize("method", METHODS_WITH_TIME)
+def test_counted_times_are_refused(case, method):
+    a, b = torch.randn(2, 3, 2, generator=seeded(8))
+    call = getattr(case.path, method)
+    for t in (torch.arange(3), torch.tensor(500), 7):
+        with pytest.raises(ValueError, match=r"times are real numbers from 0 \(source\) to 1 \(data\); divide steps"):
+            call(a, b, t)
+    if method in ("interpolate", "target"):
+        assert torch.equal(call(a, b, 1), call(a, b, 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from importlib.metadata import version
@@ -14,6 +15,9 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+import fmcore
+from fmcore.experiments import records
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,6 +51,25 @@ def pins(python: str) -> dict[str, list[Version]]:
             assert specifier.operator == "==", f"{requirement} is not one version"
             found.setdefault(canonicalize_name(requirement.name), []).append(Version(specifier.version))
     return found
+
+
+def test_no_name_that_another_project_has_is_installed():
+    """On the package index, fmcore is another project."""
+    listed = [
+        *PROJECT["dependencies"],
+        *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    ]
+    assert PROJECT["name"] == "flow-matching-course"
+    assert "fmcore" not in {canonicalize_name(Requirement(line).name) for line in listed}
+    texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "environment.yml", ROOT / "Makefile"]
+    texts += (ROOT / "fmcore").rglob("*.py")
+    asked = re.compile(r"pip install[^\n`]*?[ \"'](fmcore\b[^\n]*)")
+    found = {str(file): asked.findall(file.read_text(encoding="utf-8")) for file in texts}
+    assert not {file: lines for file, lines in found.items() if lines}
+
+
+def test_what_a_record_calls_fmcore_is_the_version_of_this_folder():
+    assert records.environment()["versions"]["fmcore"] == PROJECT["version"] == fmcore.__version__
 
 
 @pytest.mark.parametrize("python", PYTHONS)

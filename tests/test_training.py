@@ -22,8 +22,8 @@ from fmcore.training import (
     TrainingConfig,
     batch_rows,
     ema_decay,
+    history,
     learning_rate,
-    loop,
     microbatches,
     random_flips,
     train,
@@ -166,7 +166,7 @@ def test_losses_that_are_read_late_never_reach_a_checkpoint(tmp_path, monkeypatc
         calls += 1
         return denoising(model, batch, generator) * (math.nan if calls == bad_step + 1 else 1)
 
-    monkeypatch.setattr(loop, "steps_between_reads", lambda device: 4)
+    monkeypatch.setattr(history, "steps_between_reads", lambda device: 4)
     late = run(checkpoint=tmp_path / "late.pt")
     with pytest.raises(FloatingPointError, match=f"diverged at step {bad_step}: loss nan"):
         run(loss=failing, checkpoint=tmp_path / "run.pt")
@@ -347,7 +347,7 @@ def test_prepare_sees_the_coupled_images_and_has_no_gradient():
         seen.append((len(batch), torch.is_grad_enabled(), float(torch.rand((), generator=generator))))
         return noisy(batch, generator)
 
-    train(network(), denoising_pairs, DATA, replace(CONFIG, coupled=3), progress=False, prepare=prepare)
+    train(network(), denoising_pairs, DATA, replace(CONFIG, coupling_batch=3), progress=False, prepare=prepare)
     assert [size for size, _, _ in seen] == [3, 3, 2] * CONFIG.steps
     assert not any(gradient for _, gradient, _ in seen)
     assert len({drawn for _, _, drawn in seen}) == len(seen)
@@ -436,11 +436,11 @@ def test_the_bar_shows_loss_speed_and_time_left(capsys):
         ({"steps": 0}, "steps must be at least 1"),
         ({"batch": -1}, "batch must be at least 1"),
         ({"lr": 0.0}, "lr must be above 0"),
-        ({"clip": math.nan}, "clip must be above 0"),
+        ({"clip": math.nan}, "clip=nan: the number must be finite"),
         ({"ema": 1.0}, "ema is a decay in \\[0, 1\\)"),
         ({"warmup": -1}, "must not be negative"),
         ({"accumulate": 0}, "accumulate must be at least 1"),
-        ({"coupled": 0}, "coupled must be at least 1 image"),
+        ({"coupling_batch": 0}, "coupling_batch must be at least 1 image"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):

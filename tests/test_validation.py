@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmcore.validation import check_finite, check_pair, check_time, expand_time, unknown_name
+from fmcore.validation import check_finite, check_generator, check_pair, check_time, expand_time, unknown_name
 from tests.analytic import modest
 
 dtypes = st.sampled_from([torch.float32, torch.float64])
@@ -87,6 +88,33 @@ def test_check_finite_of_a_vector_and_of_a_number():
         check_finite("x", torch.tensor([0.0, float("nan"), 1.0]))
     with pytest.raises(ValueError, match="in 1 of 1 samples"):
         check_finite("x", torch.tensor(float("nan")))
+
+
+def test_check_generator_accepts_what_pytorch_draws_from():
+    for device in (None, "cpu", torch.device("cpu")):
+        check_generator(None, device)
+        check_generator(torch.Generator(), device)
+    check_generator(None, "meta")  # the global one is everywhere
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (7, r"generator is 7 \(int\): .*manual_seed\(7\)"),
+        (True, r"generator is True \(bool\): .*manual_seed\(0\)"),
+        (np.random.default_rng(0), r"generator is Generator\(PCG64\).* \(numpy\.random\S*Generator\): pass a torch"),
+        (torch.zeros(2), r"torch\.Tensor\): pass a torch\.Generator"),
+    ],
+    ids=["seed", "bool", "numpy", "tensor"],
+)
+def test_check_generator_names_what_is_no_generator(wrong, words):
+    with pytest.raises(TypeError, match=words):
+        check_generator(wrong, "cpu")
+
+
+def test_check_generator_refuses_another_device():
+    with pytest.raises(ValueError, match=r"generator is on cpu and draws numbers for meta: .*Generator\('meta'\)"):
+        check_generator(torch.Generator(), torch.zeros(2, device="meta").device)
 
 
 def test_unknown_name_lists_the_known_ones_in_order():

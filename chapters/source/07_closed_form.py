@@ -253,7 +253,7 @@ pythagoras = {}
 print(f"{'u*':26} loss {lowest:.3f}")
 for name, candidate in candidates.items():
     excess = float(losses.conditional_flow_matching(candidate, path, x0, x1, t)) - lowest
-    distance = float(losses.exact_flow_matching(candidate, u_star, path, x0, x1, t))
+    distance = float(losses.exact_flow_matching(candidate, path, x0, x1, u_star, t))
     pythagoras[name] = excess, distance
     print(f"{name:26} loss {lowest + excess:.3f}   excess {excess:.3f}   squared distance to u* {distance:.3f}")
 

@@ -671,7 +671,7 @@ for threshold in (0.15, 0.2, 0.25, 0.3, 0.35):
 
 # %% slideshow={"slide_type": "fragment"}
 space = features.classifier_space(cached_classifier(digits), digits)
-reference = features.train_moments(space, digits)
+of_digits = features.train_moments(space, digits)
 SET = 370
 starts = noise_source.sample(2400, torch.Generator().manual_seed(13))
 passes = pruned.contains(starts)
@@ -679,7 +679,7 @@ passes = pruned.contains(starts)
 
 def FD(x):
     """Classifier Fréchet distance of images in [-1, 1] to the training digits."""
-    return features.distance(features.moments(space, data.images.to_uint8(x, digits.levels)), reference)
+    return features.distance(features.moments(space, data.images.to_uint8(x, digits.levels)), of_digits)
 
 
 def sorted_FD(x):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fmcore.paths import AffinePath
-from fmcore.validation import check_finite, check_pair, check_time, expand_time
+from fmcore.validation import check_finite, check_generator, check_pair, check_time, expand_time
+from fmcore.velocity import float32_at_least
 
 # Float64 numbers of a bank handled at once where each row has its own, 8 MB.
 PIECE = 2**20
@@ -34,7 +35,9 @@ def draw_bank(
 
     Raises:
         ValueError: for empty data, a negative size, or more points than there are without replacement.
+        TypeError: for a generator that is no ``torch.Generator``.
     """
+    check_generator(generator)
     n = len(data) if data.ndim else 0
     if n == 0 or size < 0 or (size > n and not replacement):
         raise ValueError(
@@ -75,7 +78,7 @@ def bank_velocity(
         exclude: (B, M - 1) bool, the points of the bank that do not count for a row, which then has fewer than M.
 
     Returns:
-        (B, *shape), in the dtype of x1.
+        (B, *shape), in the dtype of x1; of 16 bits only this result is, and t may be given in float32.
 
     Raises:
         ValueError: for a bank or exclude of another shape, on another device or with values that are not finite (the
@@ -83,6 +86,7 @@ def bank_velocity(
         TypeError: for a bank of integers, or exclude of anything but bool.
     """
     check_pair(x0, x1)
+    dtype, x0, x1 = x1.dtype, float32_at_least(x0), float32_at_least(x1)
     t = check_time(t, x1)
     _check_bank(x1, bank, exclude)
     target = path.target(x0, x1, t)
@@ -94,7 +98,7 @@ def bank_velocity(
     shift = (_shared if bank.ndim == x1.ndim else _each)(noise, own, ratio, bank, exclude, target.dtype)
     if shift.device.type == "cpu" and not math.isfinite(shift.sum().item()):
         check_finite("bank", bank)
-    return target + (slope * shift.view(x1.shape)).to(target.dtype)
+    return (target + (slope * shift.view(x1.shape)).to(target.dtype)).to(target.dtype if x1.dtype == dtype else dtype)
 
 
 def _shared(

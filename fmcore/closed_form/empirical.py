@@ -20,6 +20,7 @@ from torch import Tensor
 from fmcore.closed_form.precision import full_products
 from fmcore.paths import AffinePath, rectified
 from fmcore.validation import check_finite, check_time
+from fmcore.velocity import float32_at_least
 
 # Weights are trusted while rounding moves their logits by less than this.
 LOGIT_TOLERANCE = 1e-3
@@ -41,6 +42,8 @@ class EmpiricalVelocity:
     of x and of the weighted mean themselves, which the velocity divides by sigma_t: an error of about
     eps (||x|| + ||x_i||) (|sigma_t' / sigma_t| + |alpha_t'|), and for the weights that were trusted at most 2e-3 times
     the spread of the weighted points, carried through the same formula. Neither autocast nor TF32 reaches the products.
+    Queries of 16 bits are taken in float32, and so is what is returned for them: near t = 1 a velocity may be larger
+    than any number of float16. Pass their times in float32, too, or as a number.
 
     Where sigma_1 = 0 the velocity is singular at t = 1; times beyond ``path.t_max`` are taken at ``path.t_max``.
 
@@ -88,17 +91,20 @@ class EmpiricalVelocity:
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Return u*(x, t), shape (B, *shape), for x (B, *shape) and t of shape () or (B,)."""
+        x = float32_at_least(x)
         t = self._time(x, t)
         return self.path.velocity(x, self.posterior_mean(x, t), t)
 
     def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Return E[x1 | x_t = x] = sum_i w_i(x, t) x_i, shape (B, *shape)."""
+        x = float32_at_least(x)
         t = self._time(x, t).expand(len(x))
         with full_products(x.device):
             return self._posterior_mean(x.flatten(1), t).reshape(x.shape)
 
     def weights(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Return the posterior weights w_i(x, t), shape (B, n); each row is positive and sums to one."""
+        x = float32_at_least(x)
         t = self._time(x, t).expand(len(x))
         query, t = x.flatten(1).double(), t.double()
         chunks = self._chunks(query)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmcore.validation import check_time
-from fmcore.velocity import Velocity
+from fmcore.velocity import Evaluations, Velocity, count_evaluations
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class HybridVelocity:
     ``switch`` with ``first`` and on from there with ``second``. Euler steps on a grid that holds ``switch`` are exact.
 
     Attributes:
-        first, second: velocities ``(x, t) -> v``, v shaped like x. Each is called with the rows of its own times only.
+        first, second: velocities ``(x, t) -> v``, v shaped like x. Each is called with the rows of its own times only,
+            with t in float32 at least, and counts its own evaluations; a batch of times on both sides of the switch
+            counts as those of its most expensive rows.
         switch: in [0, 1]; 0 leaves everything to ``second``, and 1 leaves it nothing before the end.
 
     Raises:
@@ -41,7 +43,7 @@ class HybridVelocity:
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Return v(x, t), shape (B, *shape), for x (B, *shape) and t of shape () or (B,)."""
-        t = check_time(t, x)
+        t = check_time(t, x, torch.promote_types(x.dtype, torch.float32))  # 16 bits would move t across the switch
         before = t < self.switch
         if before.all():
             return self.first(x, t)
@@ -50,5 +52,9 @@ class HybridVelocity:
         rows = torch.cat([before.nonzero().squeeze(1), (~before).nonzero().squeeze(1)])
         cut = int(before.sum())
         early, late = rows[:cut], rows[cut:]
-        values = torch.cat([self.first(x[early], t[early]), self.second(x[late], t[late])])
-        return values[torch.argsort(rows)]
+        with Evaluations() as one:
+            values = [self.first(x[early], t[early])]
+        with Evaluations() as other:
+            values.append(self.second(x[late], t[late]))
+        count_evaluations(max(one.total, other.total))
+        return torch.cat(values)[torch.argsort(rows)]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmcore.validation import check_finite, check_pair
+from fmcore.sources.checks import check_count
+from fmcore.validation import check_finite, check_generator, check_pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,11 @@ class FixedPairs:
         """Return n different pairs at random: (x0, x1), both (n, *shape).
 
         Raises:
-            ValueError: if there are fewer than n.
+            ValueError: if there are fewer than n, or n is not a whole number of at least 0.
+            TypeError: for a generator that is none of PyTorch's.
         """
+        check_count(n)
+        check_generator(generator)
         if n > len(self):
             raise ValueError(f"there are {len(self)} pairs, not {n}: ask for fewer, or make more.")
         device = generator.device if generator is not None else self.x0.device

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,19 +13,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmcore.couplings.assignment import assign, column_prices
-from fmcore.validation import check_finite, check_pair, unknown_name
+from fmcore.couplings.products import drowned, inner_products, minus_half_squares, rounding
+from fmcore.validation import check_generator, check_pair, unknown_name
 
 Method = Literal["exact", "sinkhorn"]
+Labels = Tensor | NDArray[Any] | Sequence[int]
 
+# Of the regularization; rounding of more would show in the plan.
+SMALL = 0.01
 # Sinkhorn stops when its column sums are off by this share (root mean square), or after so many iterations.
 TOLERANCE, ITERATIONS = 1e-3, 5000
 
 
 def independent(
-    x0: Tensor, x1: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None
+    x0: Tensor, x1: Tensor, labels: Labels | None = None, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Pair the batches as they were drawn: q(x0, x1) = p(x0) p(x1). Labels and generator are not needed."""
+    """Pair the batches as they were drawn: q(x0, x1) = p(x0) p(x1). Labels and generator are not needed.
+
+    Raises:
+        ValueError: for mismatched shapes.
+        TypeError: for integer samples, or a generator that is none of PyTorch's.
+    """
     check_pair(x0, x1)
+    check_generator(generator)
     return x0, x1
 
 
@@ -66,31 +77,47 @@ class MinibatchOT:
             )
 
     def __call__(
-        self, x0: Tensor, x1: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None
+        self, x0: Tensor, x1: Tensor, labels: Labels | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return (x0 reordered, x1), both (B, *shape).
 
         Inner products are taken in float32 at least, whatever the autocast mode. Only their (B, B) matrix crosses to
-        the host.
+        the host. Where points are so far from the origin that rounding would decide who is near whom, squared
+        distances are taken from differences in float64 instead.
 
         Args:
-            x0, x1: (B, *shape), floating point, finite, drawn independently.
-            labels: (B,) integer classes of x1, to pair within classes; None pairs the whole batch.
+            x0, x1: (B, *shape), floating point, finite, drawn independently. An empty batch comes back as it is.
+            labels: (B,) integer classes of x1, to pair within classes; None pairs the whole batch. A tensor, a NumPy
+                array or a list.
             generator: draws from the plan of "sinkhorn"; "exact" is not random.
 
         Raises:
             ValueError: for mismatched shapes or values that are not finite.
-            TypeError: for integer samples or labels that are not integers.
+            TypeError: for integer samples, labels that are not integers, or a generator that is none of PyTorch's.
         """
         check_pair(x0, x1)
+        check_generator(generator)
         groups = rows_by_class(labels, len(x1)) if labels is not None else [np.arange(len(x1))]
-        order = np.empty(len(x1), dtype=np.int64)
+        if len(x1) == 0:
+            return x0, x1
         with torch.no_grad():
             gain = inner_products(x1, x0)
+            if self.regularization and rounding(gain) > SMALL * self.regularization:
+                gain = minus_half_squares(x1, x0)
+            order = self._order(gain, groups, generator)
+            if self.method == "exact" and drowned(gain, x0, x1, order):
+                order = self._order(minus_half_squares(x1, x0), groups, generator)
+        return x0.index_select(0, torch.from_numpy(order).to(x0.device, non_blocking=True)), x1
+
+    def _order(
+        self, gain: NDArray[np.floating], groups: list[NDArray[np.int64]], generator: torch.Generator | None
+    ) -> NDArray[np.int64]:
+        """The rows of x0 (B,) that belong to x1, group by group."""
+        order = np.empty(len(gain), dtype=np.int64)
         for rows in groups:
             part = gain if len(rows) == len(gain) else gain[np.ix_(rows, rows)]
             order[rows] = rows[assign(part) if self.method == "exact" else self._draw(part, generator)]
-        return x0.index_select(0, torch.from_numpy(order).to(x0.device, non_blocking=True)), x1
+        return order
 
     def _draw(self, gain: NDArray[np.floating], generator: torch.Generator | None) -> NDArray[np.int64]:
         """For each row of the plan, one column at random, by its distribution function."""
@@ -100,39 +127,16 @@ class MinibatchOT:
         return (u * shares[:, -1:] >= shares[:, :-1]).sum(axis=1)
 
 
-def rows_by_class(labels: Tensor, n: int) -> list[NDArray[np.int64]]:
+def rows_by_class(labels: Labels, n: int) -> list[NDArray[np.int64]]:
     """Return the row numbers of each class."""
-    if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels hold {labels.dtype}: pass integer classes, labels.long() if they are whole numbers.")
-    if labels.shape != (n,):
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: pass one class a data sample, shape ({n},).")
-    known = labels.cpu().numpy()
+    known = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if known.shape != (n,):
+        raise ValueError(f"labels have shape {known.shape}: pass one class a data sample, shape ({n},).")
+    if n and known.dtype.kind not in "biu":
+        remedy = "labels.long()" if isinstance(labels, Tensor) else "np.asarray(labels, int)"
+        kind = labels.dtype if isinstance(labels, Tensor) else known.dtype
+        raise TypeError(f"labels hold {kind}: pass integer classes, {remedy} if they are whole numbers.")
     return [np.flatnonzero(known == label) for label in np.unique(known)]
-
-
-def inner_products(x1: Tensor, x0: Tensor) -> NDArray[np.floating]:
-    """Return <x1_i, x0_j> (B, B) on the host, up to constants for rows and columns; float32 at least."""
-    dtype = torch.promote_types(torch.promote_types(x0.dtype, x1.dtype), torch.float32)
-    # On a GPU a training step may have allowed TF32, which keeps 10 bits; float64 is out of its reach.
-    exact = torch.float64 if x0.device.type == "cuda" else dtype
-    with torch.autocast(x0.device.type, enabled=False):
-        gain = (near_origin(x1.to(exact)) @ near_origin(x0.to(exact)).T).to(dtype).cpu().numpy()
-    if not (np.isfinite(gain.min()) and np.isfinite(gain.max())):
-        check_finite("x0", x0)
-        check_finite("x1", x1)
-        raise ValueError("the inner products of x0 and x1 overflow: scale the data, images to [-1, 1].")
-    return gain
-
-
-def near_origin(x: Tensor) -> Tensor:
-    """Return x as (B, d), moved to the origin if it lies so far away that rounding would drown its differences.
-
-    A shift of either side pairs alike. A few samples tell whether one is needed; it would cost a tenth of the pairing.
-    """
-    x = x.reshape(len(x), x[:1].numel())
-    few = x[:8]
-    middle = few.mean(dim=0)
-    return x - middle if middle.norm() > 3 * (few - middle).norm() else x
 
 
 def entropic_plan(gain: NDArray[np.floating], regularization: float) -> NDArray[np.float64]:
@@ -155,6 +159,6 @@ def entropic_plan(gain: NDArray[np.floating], regularization: float) -> NDArray[
         warnings.warn(
             f"Sinkhorn stopped after {ITERATIONS} iterations; how often it uses a source sample is off by {off:.1%}: "
             f"raise regularization (now {regularization:g}), or use method='exact', its limit.",
-            stacklevel=4,
+            stacklevel=5,  # of the caller of `MinibatchOT`
         )
     return plan

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmcore.console import signs
 from fmcore.course import diagnosis
 
 
@@ -86,8 +87,12 @@ def compare(
     close = diagnosis.Closeness(rtol, atol)
     if all(close(result, right) for result, right in zip(results, expected, strict=True)):
         return _say(name, None)
-    tried = [*(mistakes or {}).items(), *diagnosis.usual_mistakes(reference, names, cases)]
-    for mistake, wrong in tried:
+    for mistake, wrong in (mistakes or {}).items():
+        if _explains(wrong, cases, results, expected, close):
+            return _say(name, mistake)
+    if problem := diagnosis.of_zeros(results, expected):
+        return _say(name, problem)
+    for mistake, wrong in diagnosis.usual_mistakes(reference, names, cases):
         if _explains(wrong, cases, results, expected, close):
             return _say(name, mistake)
     return _say(name, diagnosis.of_values(results, expected, close))
@@ -128,7 +133,7 @@ def holds(name: str, condition: Any, otherwise: str) -> Outcome:
 
 
 def _say(name: str, problem: str | None) -> Outcome:
-    print(f"✓ {name}: right." if problem is None else f"✗ {name}: {problem.rstrip('.')}.")
+    signs.say(f"✓ {name}: right." if problem is None else f"✗ {name}: {problem.rstrip('.')}.")
     return Outcome(problem)
 
 

@@ -12,11 +12,13 @@ the table states the inequality, so that the text is the same on every machine.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from fmcore.console.signs import writable
 from fmcore.course.display import Rendered, show
 
 
@@ -113,21 +115,25 @@ def table(rows: Sequence[Claim], title: str = "What you saw") -> None:
     """Show the claims as a table, then raise AssertionError naming each claim that does not hold."""
     if not rows:
         raise ValueError("claims.table needs at least one claim")
-    show(render(rows, title))
+    show(render(rows, title, getattr(sys.stdout, "encoding", None)))
     failed = [row for row in rows if not row.holds]
     if failed:
         lines = "\n".join(f"  {row.statement}: expected {row.rule.text}, measured {row.value:.6g}" for row in failed)
         raise AssertionError(f"{len(failed)} of {len(rows)} claims do not hold:\n{lines}")
 
 
-def render(rows: Sequence[Claim], title: str = "What you saw") -> Rendered:
-    """The table as text (columns aligned) and HTML, without raising."""
+def render(rows: Sequence[Claim], title: str = "What you saw", encoding: str | None = None) -> Rendered:
+    """The table as text (columns aligned) and HTML, without raising.
+
+    encoding: that of the terminal where the text is printed; signs that it lacks are spelled. None has all signs.
+    """
     head = ("", "Claim", "Measured", "Expected")
     body = [("✓" if row.holds else "✗", row.statement, row.shown, row.expected) for row in rows]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(4)]
+    lines = [[writable(c, encoding) for c in line] for line in [head, *body]]
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
     text = [
         title,
-        *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in [head, *body]),
+        *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines),
     ]
     cell = "padding:.35em .8em;text-align:left;vertical-align:top"
     html = "".join(

@@ -119,6 +119,19 @@ def of_kind(result: Any, right: Any, subject: str = "your function returns") -> 
     return None
 
 
+def of_zeros(results: Sequence[Any], expected: Sequence[Any]) -> str | None:
+    """What to say of results of the right shape that are zero everywhere but for rounding, None if they are not.
+
+    To be asked before the usual mistakes: many of them, a mean of small numbers for example, are zero within the
+    tolerances too, and would be blamed for it.
+    """
+    if any(_tensor(result).shape != _tensor(right).shape for result, right in zip(results, expected, strict=True)):
+        return None
+    got, right = (torch.cat([_tensor(one).reshape(-1) for one in many]) for many in (results, expected))
+    rounding = 1e-6 * right.abs().max() if len(right) else 0.0
+    return "your result is zero everywhere" if len(got) and bool((got.abs() <= rounding).all()) else None
+
+
 def of_values(results: Sequence[Any], expected: Sequence[Any], close: Closeness) -> str:
     """How the results differ from the right ones, when no known mistake explains it."""
     for result, right in zip(results, expected, strict=True):
@@ -128,9 +141,11 @@ def of_values(results: Sequence[Any], expected: Sequence[Any], close: Closeness)
     got = torch.cat([_tensor(r).reshape(-1) for r in results])
     right = torch.cat([_tensor(r).reshape(-1) for r in expected])
     if not torch.isfinite(got).all():
-        return "your result is not finite everywhere (a division by zero, the logarithm of a negative number?)"
-    if close(got, torch.zeros_like(got)):
-        return "your result is zero everywhere"
+        return _of_not_finite(got)
+    if close(got, got[:1].expand_as(got)) and not close(right, right[:1].expand_as(right)):
+        if close(got, torch.zeros_like(got)):
+            return "your result is zero everywhere"
+        return f"your result is {float(got[0]):.4g} everywhere, and the right one is not the same everywhere"
     factor = float((got @ right) / (right @ right).clamp_min(1e-300))
     constant = close(got, factor * right)
     if constant and (len(right) > 1 or abs(factor - round(factor)) < 1e-3 or _name(factor) in _KNOWN_FACTORS):
@@ -140,6 +155,14 @@ def of_values(results: Sequence[Any], expected: Sequence[Any], close: Closeness)
         return f"off by a constant: your result is the right one {'plus' if offset > 0 else 'minus'} {abs(offset):.4g}"
     j = int((got - right).abs().argmax())
     return f"not the right values: for example {float(got[j]):.4g} where {float(right[j]):.4g} is right"
+
+
+def _of_not_finite(got: Tensor) -> str:
+    bad = ~torch.isfinite(got)
+    where = "everywhere" if bad.all() else f"in {int(bad.sum())} of {len(got)} entries"
+    if torch.isnan(got).any():
+        return f"your result is not a number (NaN) {where} (0 / 0, the root or logarithm of a negative number?)"
+    return f"your result is infinite {where} (a division by zero, the logarithm of zero?)"
 
 
 def argument_names(reference: Function, case: Sequence[Any]) -> list[str]:
@@ -170,7 +193,10 @@ def _of_shape(got: tuple[int, ...], want: tuple[int, ...]) -> str | None:
 def _entries(reference: Function, arguments: Sequence[Any]) -> int:
     """How many entries each mean of the reference runs over: all of its largest argument, or those of one row."""
     largest = max(a.numel() for a in arguments if isinstance(a, Tensor))
-    return largest // _tensor(reference(*arguments)).numel()
+    entries, rest = divmod(largest, _tensor(reference(*arguments)).numel())
+    if rest or entries < 2:
+        raise ValueError("no mean over such an argument gives a result of this size")
+    return entries
 
 
 def _t_along_last_axis(reference: Function, arguments: Sequence[Any], i: int) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fmcore.console import signs
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -37,4 +39,4 @@ def show(rendered: Rendered) -> None:
 
         display(rendered)
     else:
-        print(rendered.text)
+        signs.say(rendered.text)

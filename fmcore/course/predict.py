@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from fmcore.console import signs
 from fmcore.course import display
 from fmcore.course.style import BAD, GOOD, PATH
 
@@ -27,7 +28,7 @@ def ask(question: str, options: Sequence[str], answer: int, because: str) -> Non
 
         show(asked)
     else:
-        print(asked)
+        signs.say(asked)
 
 
 class Question:

@@ -4,9 +4,10 @@
         ...
     widgets.explore(plot, t=widgets.slider(0, 1, step=0.05, value=0.5), n=widgets.choice([1, 2, 5, 10]))
 
-The picture is an <img> that holds the PNG itself, so the same values always give the same page. An error in the
-plotting function at the first draw fails the cell; a later one is shown under the picture, and is kept in the notebook
-when it is saved.
+The picture is an <img> that holds the PNG itself, so the same values always give the same page. The one of the start is
+also an output of its own, which a saved notebook keeps: a page without a kernel shows it in place of the widget. An
+error in the plotting function at the first draw fails the cell; a later one is shown under the picture, and is kept in
+the notebook when it is saved.
 """
 
 from __future__ import annotations
@@ -128,9 +129,10 @@ class Explorer:
             name, kind = getattr(self.plot, "__name__", "the plotting function"), type(figure).__name__
             raise TypeError(f"{name} must return a matplotlib Figure, got {kind}")
         source = "data:image/png;base64," + base64.b64encode(style.png(figure)).decode("ascii")
-        width = round(figure.get_size_inches()[0] * style.DPI / 2)
+        self._width = round(figure.get_size_inches()[0] * style.DPI / 2)
         plt.close(figure)  # pyplot keeps its figures; ones made by plotting.canvas go when nothing refers to them
-        self._image.value = f'<img alt="{escape(repr(self))}" style="width:{width}px;max-width:100%" src="{source}">'
+        size = f"width:{self._width}px;max-width:100%"
+        self._image.value = f'<img alt="{escape(repr(self))}" style="{size}" src="{source}">'
 
     def _changed(self, change: Any) -> None:
         try:
@@ -145,5 +147,8 @@ class Explorer:
     def __repr__(self) -> str:
         return "Picture for " + ", ".join(f"{name} = {value}" for name, value in self.values.items())
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget, and for where it cannot live its picture and words; with the width of the picture."""
+        picture = base64.b64encode(self.picture).decode("ascii")
+        shown = {**self.widget._repr_mimebundle_(), "image/png": picture, "text/plain": repr(self)}
+        return shown, {"image/png": {"width": self._width}}

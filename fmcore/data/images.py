@@ -84,7 +84,7 @@ def dequantize(images: Tensor, levels: int = 256, generator: torch.Generator | N
     """
     check_levels(images, levels)
     device = images.device if generator is None else generator.device
-    noise = torch.rand(images.shape, generator=generator, device=device).to(images.device)
+    noise = torch.rand(images.shape, generator=generator, device=device, dtype=torch.float32).to(images.device)
     return (images.float() + noise) * (2 / levels) - 1
 
 

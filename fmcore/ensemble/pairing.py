@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fmcore.couplings.assignment import assign
 from fmcore.ensemble.circles import assign_around, near_circle
+from fmcore.validation import check_finite, check_pair
 
 # From this batch size on, looking for good prices first pays (see `fmcore.couplings.assignment`).
 WORTH_PRICES = 128
@@ -24,10 +25,23 @@ def pair(x0: Tensor, x1: Tensor) -> Tensor:
         x0, x1: (N, B, d), N batches of B points each.
 
     Raises:
-        ValueError: for other shapes, or products of points that are not finite.
+        ValueError: for other shapes, or points that are not finite or so far away that their products are not.
+        TypeError: for whole numbers.
     """
     if x0.ndim != 3 or x0.shape != x1.shape:
         raise ValueError(f"x0 has shape {tuple(x0.shape)}, x1 {tuple(x1.shape)}: pass two of shape (batches, B, d).")
+    check_pair(x0, x1)
+    try:
+        order = _orders(x0, x1)
+    except ValueError:  # of SciPy, which does not say what is wrong
+        check_finite("x0", x0)
+        check_finite("x1", x1)
+        raise
+    return x0.gather(1, torch.from_numpy(order)[..., None].expand_as(x0))
+
+
+def _orders(x0: Tensor, x1: Tensor) -> NDArray[np.int64]:
+    """The permutations (N, B) of x0. In float64: what rounding leaves of products is finer than points in float32."""
     from scipy.optimize import linear_sum_assignment
 
     order = np.empty(x0.shape[:2], dtype=np.int64)
@@ -39,7 +53,7 @@ def pair(x0: Tensor, x1: Tensor) -> Tensor:
     else:
         for row, start, end in zip(order, starts, ends, strict=True):
             row[:] = _assigned(start, end)
-    return x0.gather(1, torch.from_numpy(order)[..., None].expand_as(x0))
+    return order
 
 
 def _assigned(x0: Tensor, x1: Tensor) -> NDArray[np.int64]:

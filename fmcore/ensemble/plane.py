@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fmcore.sources.checks import drawing_device
 from fmcore.sources.tabulated import Tabulated, chi
 
 ANGLES = (4.4956, 5.9167, 1.1018)
@@ -40,8 +41,9 @@ def three_directions(
         angles: their base angles.
 
     Raises:
-        ValueError: for shares that are negative, all 0, or of another number than the angles.
+        ValueError: for shares that are negative, all 0, or of another number than the angles, or n not a whole number.
     """
+    drawing_device(n, generator, "cpu")
     counts = counts_of(n, shares)
     if len(counts) != len(angles):
         raise ValueError(f"there are {len(shares)} shares and {len(angles)} angles: one share belongs to one angle.")
@@ -116,8 +118,7 @@ class Arcs:
         Raises:
             ValueError: if n is not a multiple of the group.
         """
-        if device is None and generator is not None:
-            device = generator.device
+        device = drawing_device(n, generator, device)
         drawn = torch.rand(3, n, generator=generator, device=device, dtype=torch.float64)
         if self.group is None:
             ends = torch.tensor(self.shares, dtype=torch.float64, device=device).cumsum(0)

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Event, Lock
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmcore.ensemble.networks import Ensemble
 from fmcore.ensemble.pairing import pair
+from fmcore.sources import Source
 from fmcore.training.batches import derived_seed
 
 # Samples that a member draws at once, for several steps.
@@ -32,13 +32,13 @@ class Member:
     """What one member learns from.
 
     Attributes:
-        source: of x0; has ``sample(n, generator) -> (n, dim)``.
+        source: of x0; samples are (n, dim).
         data: (n, dim) float32, the points x1.
         seed: of all that it draws. Its first weights come from the seeds of `Ensemble`.
         transport: whether x0 is paired with x1 by optimal transport within the batch, or independently.
     """
 
-    source: Any
+    source: Source
     data: Tensor
     seed: int
     transport: bool = False

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcore.atomic import write_file
+import fmcore
+from fmcore.atomic import original_name, write_file
 
-PACKAGES = ("fmcore", "torch", "torchdiffeq", "numpy", "scipy", "scikit-learn", "POT", "safetensors")
+PACKAGES = ("torch", "torchdiffeq", "numpy", "scipy", "scikit-learn", "POT", "safetensors")
 
 
 def measurement(values: Tensor, over: str, standard_error: bool = False) -> dict[str, Any]:
@@ -34,7 +35,11 @@ def environment() -> dict[str, Any]:
     """Commit, versions and hardware of this process."""
     return {
         "commit": commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "fmcore": fmcore.__version__,  # installed under another name; the index has a foreign project of this one
+            **{name: version(name) for name in PACKAGES},
+        },
         "hardware": {
             "cpu": cpu_model(),
             "cores": os.cpu_count(),
@@ -108,7 +113,7 @@ def check_folder(folder: Path, overwrite: bool, files: Sequence[str]) -> None:
         raise FileExistsError(
             f"{folder} is not empty: add --overwrite to measure anew, or --run-dir to write elsewhere"
         )
-    others = [name for name in found if name.removesuffix(".partial") not in files]
+    others = [name for name in found if original_name(name) not in files]
     if others:
         raise FileExistsError(f"{folder} holds other things than a measurement ({others[0]}): choose another --run-dir")
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fmcore.couplings.assignment import assign
-from fmcore.metrics.two_sample import prepared, wasserstein2
+from fmcore.metrics.two_sample import DIFFERENCES, prepared, wasserstein2
 
 # Shares below this one are raised to it, as in the released code: an empty part would make the divergence infinite.
 SMALLEST_SHARE = 1e-10
@@ -35,6 +35,7 @@ def distances_to_data(generated: Tensor, data: Tensor) -> Tensor:
 
     Raises:
         ValueError: for sets of other shapes, empty sets, or values that are not finite.
+        TypeError: for whole numbers; so do all functions here.
     """
     return _distances(generated, data).amin(dim=1)
 
@@ -86,7 +87,13 @@ def mode_divergence(generated: Tensor, data: Tensor, modes: int = 8, seed: int =
 
 
 def share_divergence(p: Tensor, q: Tensor) -> float:
-    """KL(P || Q) = sum_k p_k log(p_k / q_k) in nats for shares (k,), after raising those below 1e-10 to it."""
+    """KL(P || Q) = sum_k p_k log(p_k / q_k) in nats for shares (k,), after raising those below 1e-10 to it.
+
+    Raises:
+        ValueError: for shares of other shapes, or none.
+    """
+    if p.ndim != 1 or p.shape != q.shape or len(p) == 0:
+        raise ValueError(f"p has shape {tuple(p.shape)}, q {tuple(q.shape)}: pass two of shape (k,), k at least 1.")
     p, q = (x.clamp(min=SMALLEST_SHARE) / x.clamp(min=SMALLEST_SHARE).sum() for x in (p, q))
     return float((p * (p / q).log()).sum())
 
@@ -145,9 +152,9 @@ def wasserstein_given_shares(generated: Tensor, centres: Tensor, draw: Callable[
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     """Distances (n, m) in float64, from differences: a point is at 0 from itself."""
-    return torch.cdist(*prepared(a, b), compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(*prepared(a, b), compute_mode=DIFFERENCES)
 
 
 def _shares(points: Tensor, centres: Tensor) -> Tensor:
-    nearest = torch.cdist(points, centres).argmin(dim=1)
+    nearest = torch.cdist(points, centres, compute_mode=DIFFERENCES).argmin(dim=1)
     return torch.bincount(nearest, minlength=len(centres)).double() / len(points)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fmcore.sources.checks import check_floating
 from fmcore.validation import check_finite
 
 
@@ -25,12 +26,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     Raises:
         ValueError: for sets of other shapes, fewer than two samples, or values that are not finite.
+        TypeError: for whole numbers, such as images in place of features.
     """
     for name, features in (("a", a), ("b", b)):
         if features.ndim != 2 or len(features) < 2:
             raise ValueError(
                 f"{name} has shape {tuple(features.shape)}: pass features of shape (n, d) with n at least 2."
             )
+        check_floating(name, features)
         check_finite(name, features)
     if a.shape[1] != b.shape[1]:
         raise ValueError(

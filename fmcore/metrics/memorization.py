@@ -54,6 +54,11 @@ class Nearest:
     def share_of_copies(self, threshold: float = COPY_RATIO) -> float:
         """The share of samples whose ratio is below the threshold; in [0, 1].
 
+        The ratio is that of the training images that were searched, as they were given. A copy of the mirror image of
+        one counts only where mirror images were given, too; so a share with them and one without are two quantities,
+        and must not be compared with each other. With more images to search, the second nearest is nearer: the ratio
+        rises, and a share may fall.
+
         Raises:
             ValueError: if there is only one training image, or the threshold lies outside (0, 1].
         """
@@ -72,7 +77,8 @@ def nearest_training_images(images: Tensor, train: Tensor, scale: Callable[[Tens
 
     Args:
         images: (B, *shape), B >= 1.
-        train: (n, *shape), n >= 1; it may be mapped from a file.
+        train: (n, *shape), n >= 1; it may be mapped from a file. All that are searched: pass the images that the model
+            was trained on, and their mirror images where it saw them and copies of those should count.
         scale: turns whole numbers into floating point, chunk by chunk (``ImageData.scaled``); not applied to floats.
 
     Raises:

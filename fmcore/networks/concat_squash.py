@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from fmcore.validation import check_time
+from fmcore.networks.inputs import check_precision, time_of
 
 
 class ConcatSquash(nn.Module):
@@ -44,6 +44,7 @@ class ConcatSquashNet(nn.Module):
         super().__init__()
         if min(channels, width, depth) < 1:
             raise ValueError(f"channels, width and depth are at least 1, but they are {channels}, {width}, {depth}.")
+        self.channels = channels
         sizes = [channels, *[width] * depth, channels]
         self.layers = nn.ModuleList(ConcatSquash(inputs, outputs) for inputs, outputs in pairwise(sizes))
         for name, parameter in self.layers[-1].named_parameters():
@@ -51,8 +52,15 @@ class ConcatSquashNet(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """Return v (B, channels, H, W)."""
-        t = check_time(t, x).expand(len(x))
+        """Return v (B, channels, H, W), for t in [0, 1], a number or of shape () or (B,).
+
+        Raises:
+            ValueError: on an x of another shape or precision than the network, and on times as `inputs.time_of`.
+        """
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"this network takes images of shape (B, {self.channels}, H, W), got {tuple(x.shape)}.")
+        check_precision(x, self.layers[0].convolution.weight)  # type: ignore[arg-type, union-attr]
+        t = time_of(x, t).to(x.dtype).expand(len(x))
         for k, layer in enumerate(self.layers):
             x = layer(x if k == 0 else nn.functional.softplus(x), t)
         return x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fmcore.validation import check_time
+from fmcore.networks.inputs import check_precision, time_of
 
 
 class MLP(nn.Module):
@@ -29,8 +29,13 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
 
     def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """Return v, shaped like x (B, *shape), for t of shape () or (B,)."""
-        if x[0].numel() != self.dim:
+        """Return v, shaped like x (B, *shape), for t in [0, 1], a number or of shape () or (B,).
+
+        Raises:
+            ValueError: on an x of another size or precision than the network, and on times as `inputs.time_of`.
+        """
+        if x.shape[1:].numel() != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, but this MLP was built for {self.dim} dimensions.")
-        t = check_time(t, x).expand(len(x))
+        check_precision(x, self.layers[0].weight)  # type: ignore[arg-type]
+        t = time_of(x, t).to(x.dtype).expand(len(x))
         return self.layers(torch.cat([x.flatten(1), t[:, None]], dim=1)).reshape(x.shape)

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fmcore.networks.inputs import check_precision, labels_of, time_of
 from fmcore.networks.winograd import Convolution
 
 # Times in [0, 1] are stretched by this before their sines and cosines are taken, at wavelengths from 2 pi to
@@ -107,20 +108,26 @@ class UNet(nn.Module):
                 resolution *= 2
         self.last = nn.Sequential(norm(now), nn.SiLU(), zeroed(nn.Conv2d(now, images, 3, padding=1)))
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Tensor:
         """Return the velocity, shaped like x.
 
         Args:
             x: (B, C, H, W), on the scale [-1, 1] at the data.
-            t: () or (B,), in [0, 1].
-            labels: (B,) int64 in {0, ..., num_classes}, or None.
+            t: a number, () or (B,), in [0, 1].
+            labels: (B,) whole numbers in {0, ..., num_classes}, a tensor, a NumPy array or a list, or None.
 
         Raises:
-            ValueError: on an x of another shape, on times or labels that do not match it, and on labels given to a
-                network that was built without num_classes. The values of labels are looked at on the CPU, not compiled;
-                elsewhere the lookup of the embedding fails on them.
+            ValueError: on an x of another shape or precision, on times or labels that do not match it, and on labels
+                given to a network that was built without num_classes. The values of times and labels are looked at on
+                the CPU, not compiled; elsewhere the lookup of the embedding fails on labels.
         """
-        self.check(x, t, labels)
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"this U-Net takes images of shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}"
+            )
+        check_precision(x, self.first.weight)
+        t = time_of(x, t)
+        labels = None if labels is None else labels_of(x, labels, self.num_classes)
         condition = F.silu(self.embed(t.expand(len(x)), labels))
         h = self.first(x)
         skips = [h]
@@ -148,30 +155,6 @@ class UNet(nn.Module):
             if labels is None:
                 labels = torch.full((len(t),), self.label.num_embeddings - 1, device=t.device)
             return condition + self.label(labels)
-
-    def check(self, x: Tensor, t: Tensor, labels: Tensor | None) -> None:
-        """Raise ValueError on inputs that do not fit the network or each other."""
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(
-                f"this U-Net takes images of shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}"
-            )
-        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
-            raise ValueError(f"t must have shape () or ({len(x)},), one time an image; got {tuple(t.shape)}")
-        if labels is None:
-            return
-        if self.num_classes is None:
-            raise ValueError("this U-Net was built without labels: leave them out, or build it with num_classes")
-        if labels.shape != (len(x),) or labels.is_floating_point():
-            raise ValueError(
-                f"labels must be whole numbers of shape ({len(x)},), got {labels.dtype} {tuple(labels.shape)}"
-            )
-        if torch.compiler.is_compiling() or labels.device.type != "cpu":
-            return  # looking at values would break the graph, or wait for the device in every step
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= self.num_classes:
-            raise ValueError(
-                f"labels must lie in 0..{self.num_classes - 1}, or be {self.num_classes} for no label; "
-                f"got values from {int(labels.min())} to {int(labels.max())}"
-            )
 
 
 class Block(nn.Module):
@@ -237,7 +220,7 @@ class Upsample(nn.Module):
 def time_features(t: Tensor, count: int) -> Tensor:
     """Cosines and sines of TIME_SCALE t at count / 2 frequencies from 1 to 1/10,000 (Vaswani et al. 2017)."""
     half = count // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / half))
+    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10_000) / half))
     angles = TIME_SCALE * t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 

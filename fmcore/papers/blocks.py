@@ -32,20 +32,20 @@ def with_spread(values: dict[str, Any], of: str) -> str:
 
 def show_blocks(title: str, blocks: Sequence[Block], notes: Sequence[str]) -> None:
     """Print tables one below the other, and after those of one figure what the paper says about it."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console = Console(width=max(console.width, 140))
+    from fmcore.console.tables import WHOLE, Console
+
+    console = Console(least=140)  # wide tables, beside which notes of 80 columns look lost
     console.print(f"{title}: paper against ours; blank where nothing was run\n", markup=False)
     shown = [block for block in blocks if block.measured]
     for block, after in zip(shown, [*shown[1:], None], strict=True):
         table = Table(title=block.title, title_justify="left", min_width=len(block.title))
         for number, name in enumerate(block.columns):
-            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+            table.add_column(name, justify="right" if number else "left", **WHOLE)
         for row in block.rows:
             table.add_row(*row)
-        console.print(table)
+        console.show(table)
         if after is None or after.paper != block.paper:
             console.print(f"Paper: {block.paper}\n", markup=False)
     for block in blocks:
@@ -55,6 +55,6 @@ def show_blocks(title: str, blocks: Sequence[Block], notes: Sequence[str]) -> No
         console.print(f"- {note}", markup=False)
 
 
-def cell(value: float | None, places: int) -> str:
-    """A number with its decimals, or nothing."""
+def cell(value: float | None, places: int = 2) -> str:
+    """A number with so many decimals and commas between thousands; nothing for None."""
     return "" if value is None else f"{value:,.{places}f}"

@@ -7,9 +7,13 @@ lee2025/simulation/SETTING       ten ways to start a flow in the plane (table 7)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fmcore.experiments import records
+from fmcore.experiments.drawing import save
 from fmcore.papers.bertrand2025 import collapse, collapse_report
 from fmcore.papers.bertrand2025.collapse import CollapseConfig
 from fmcore.papers.lee2025 import geometry, geometry_report, simulation_report, simulation_setting
@@ -22,6 +26,52 @@ MEASUREMENTS: dict[str, MeasurementConfig] = {
     **collapse.MEASUREMENTS,
     **geometry.MEASUREMENTS,
     **simulation_setting.MEASUREMENTS,
+}
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What belongs to one kind of measurement.
+
+    Attributes:
+        picture: the name of its picture's file.
+        measure: a configuration, and whether to show progress, to what was found.
+        record: what was found to its record.
+        figure: what was found to its picture.
+        show: prints a record.
+    """
+
+    picture: str
+    measure: Callable[..., Any]
+    record: Callable[[Any], dict[str, Any]]
+    figure: Callable[[Any], Any]
+    show: Callable[[dict[str, Any]], None]
+
+
+def itself(found: dict[str, Any]) -> dict[str, Any]:
+    """The record, where a measurement finds nothing else."""
+    return found
+
+
+KINDS: dict[type, Kind] = {
+    CollapseConfig: Kind(
+        "collapse.png", collapse.measure, itself, collapse_report.collapse_figure, collapse_report.show_values
+    ),
+    GeometryConfig: Kind(
+        "geometry.png",
+        geometry.measure,
+        lambda found: found.record,
+        geometry_report.geometry_figure,
+        geometry_report.show_values,
+    ),
+    SimulationConfig: Kind(
+        "simulation.png",
+        simulation_report.measured,
+        itself,
+        simulation_report.distances_figure,
+        simulation_report.show_values,
+    ),
 }
 
 
@@ -36,45 +86,55 @@ def by_name(name: str) -> MeasurementConfig:
     return MEASUREMENTS[name]
 
 
-def measure_run(configuration: MeasurementConfig, folder: Path, overwrite: bool = False) -> dict[str, Any]:
-    """Measure and leave record and picture in the folder.
+def measure_run(
+    configuration: MeasurementConfig, folder: Path, overwrite: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Measure, leave record.json and a picture in the folder, and return the record.
+
+    Args:
+        configuration: what to measure.
+        folder: made if it does not exist; the record is written before the picture is drawn.
+        overwrite: replace a measurement that is there.
+        progress: show how far it is.
 
     Raises:
-        FileExistsError: if something there would be lost.
+        FileExistsError: if the folder is not empty, unless it holds such files alone and overwrite was asked for.
         ValueError, OSError: if the data are not there, or are fewer than asked for.
     """
-    if isinstance(configuration, SimulationConfig):
-        return simulation_report.measure_run(configuration, folder, overwrite)
-    if isinstance(configuration, GeometryConfig):
-        return geometry_report.measure_run(configuration, folder, overwrite)
-    return collapse_report.measure_run(configuration, folder, overwrite)
+    kind = KINDS[type(configuration)]
+    records.check_folder(folder, overwrite, (RECORD, kind.picture))
+    found = kind.measure(configuration, progress)
+    record = kind.record(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write_json(folder / RECORD, record)
+    save(kind.figure(found), folder / kind.picture)
+    return record
 
 
 def show_values(configuration: MeasurementConfig, record: dict[str, Any]) -> None:
     """Print what was measured."""
-    if isinstance(configuration, SimulationConfig):
-        simulation_report.show_values(record)
-    elif isinstance(configuration, GeometryConfig):
-        geometry_report.show_values(record)
-    else:
-        collapse_report.show_values(record)
+    KINDS[type(configuration)].show(record)
 
 
 def show_all() -> None:
     """Print one line a measurement."""
-    from rich.console import Console
     from rich.table import Table
 
+    from fmcore.console.tables import WHOLE, WORDS, Console
+
     table = Table(title="measurements, without an image network: fmcore measure NAME", title_justify="left")
-    for title in ("name", "data", "what"):
-        table.add_column(title)
+    for title, kind in (("name", WHOLE), ("data", WHOLE), ("what", WORDS)):
+        table.add_column(title, **kind)
     for name, one in MEASUREMENTS.items():
-        if isinstance(one, SimulationConfig):
-            row = ("three directions", f"{one.runs} runs of {one.steps:,} steps")
-        elif isinstance(one, GeometryConfig):
-            row = (one.data, f"axes at tau {one.tau:g}; {one.directions:,} directions of noise")
-        else:
-            sizes = ", ".join(map(str, one.sizes)) or "the plane"
-            row = (one.data, f"sizes {sizes}; {one.pairs} pairs at {one.times} times")
-        table.add_row(name, *row)
-    Console().print(table)
+        table.add_row(name, *in_words(one))
+    Console().show(table)
+
+
+def in_words(one: MeasurementConfig) -> tuple[str, str]:
+    """What a measurement is taken on, and what it consists of."""
+    if isinstance(one, SimulationConfig):
+        return "three directions", f"{one.runs} runs of {one.steps:,} steps"
+    if isinstance(one, GeometryConfig):
+        return one.data, f"axes at tau {one.tau:g}; {one.directions:,} directions of noise"
+    sizes = ", ".join(map(str, one.sizes)) or "the plane"
+    return one.data, f"sizes {sizes}; {one.pairs} pairs at {one.times} times"

@@ -11,14 +11,15 @@ from fmcore.experiments.config.overrides import flat, to_dict
 
 def show_record(record: dict[str, Any]) -> None:
     """Print a record: what was trained, how it was evaluated, and each value with its spread."""
-    from rich.console import Console
     from rich.table import Table
+
+    from fmcore.console.tables import WHOLE, WORDS, Console
 
     console = Console()
     training, evaluation = record["training"], record["evaluation"]
     about = Table(title=f"{record['experiment']}: the run", title_justify="left", show_header=False)
-    about.add_column(style="bold")
-    about.add_column(overflow="fold")
+    about.add_column(style="bold", **WHOLE)
+    about.add_column(**WORDS)
     for name, text in (
         ("network", f"{record['parameters']:,} parameters, sampled with the {evaluation['weights']} weights"),
         (
@@ -38,20 +39,22 @@ def show_record(record: dict[str, Any]) -> None:
         ("commit", record["environment"]["commit"] or "not known"),
     ):
         about.add_row(name, text)
-    console.print(about)
-    console.print(values_table("what was measured", record["values"]))
+    console.show(about)
+    console.show(values_table("what was measured", record["values"]))
 
 
 def values_table(title: str, values: dict[str, Any], decimals_of_spread: int = 3) -> Any:
     """The values of a record with their spreads; one that is None was never reached."""
     from rich.table import Table
 
+    from fmcore.console.tables import WHOLE, WORDS
+
     table = Table(title=title, title_justify="left")
-    table.add_column("measure", style="bold")
-    table.add_column("of")
-    table.add_column("value", justify="right")
-    table.add_column("spread", justify="right")
-    table.add_column("spread is the", style="dim")
+    table.add_column("measure", style="bold", **WORDS)
+    table.add_column("of", **WORDS)
+    table.add_column("value", justify="right", **WHOLE)
+    table.add_column("spread", justify="right", **WHOLE)
+    table.add_column("spread is the", style="dim", **WORDS)
     for measure, rows in values.items():
         for number, (of, found) in enumerate(rows.items()):
             name = measure.replace("_", " ") if number == 0 else ""
@@ -87,17 +90,17 @@ def curve_points(curve: list[dict[str, float]]) -> list[str]:
 
 def show_experiments(experiments: Mapping[str, Configuration]) -> None:
     """Print one line an experiment."""
-    from rich.console import Console
     from rich.table import Table
+
+    from fmcore.console.tables import WHOLE, Console
 
     table = Table(title="experiments: fmcore train NAME", title_justify="left")
     for title in ("name", "data", "path", "loss", "steps", "batch"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, **WHOLE)
     for name, one in experiments.items():
         settings = one.training
         table.add_row(name, one.data, one.path, one.loss.replace("_", " "), f"{settings.steps:,}", str(settings.batch))
-    console = Console()
-    Console(width=max(console.width, 140)).print(table)
+    Console().show(table)
 
 
 def show_settings(configuration: Any, command: str = "train") -> None:

@@ -1,7 +1,7 @@
 """Source distributions: where a flow starts.
 
-Each source has ``sample(n, generator=None, device=None) -> (n, *shape)`` and, where its density is known,
-``log_prob(x) -> (n,)``.
+Each is a `Source`: it has a ``shape`` and ``sample(n, generator=None, device=None) -> (n, *shape)``. Where its density
+is known, it has ``log_prob(x) -> (n,)``, too.
 
 | Source | Direction and length of a sample |
 |---|---|
@@ -22,12 +22,14 @@ From `ChiSphere` on they are those of Lee, Kim and Lee 2025, "Is There a Better 
 from __future__ import annotations
 
 from fmcore.sources.around import AroundPoints
+from fmcore.sources.axes import PruningAxes, pruning_axes
 from fmcore.sources.cosine_transform import DCT
 from fmcore.sources.flow import FlowSource
 from fmcore.sources.gaussian import Gaussian
 from fmcore.sources.mixture import GaussianMixture
 from fmcore.sources.norms import NormAligned, alignment_factor, mean_norm
-from fmcore.sources.pruned import Pruned, PruningAxes, pruning_axes
+from fmcore.sources.pruned import Pruned
+from fmcore.sources.source import Source, SourceWithDensity
 from fmcore.sources.sphere import ChiSphere, uniform_directions
 from fmcore.sources.von_mises_fisher import VonMisesFisher, spherical_k_means
 
@@ -41,6 +43,8 @@ __all__ = [
     "NormAligned",
     "Pruned",
     "PruningAxes",
+    "Source",
+    "SourceWithDensity",
     "VonMisesFisher",
     "alignment_factor",
     "mean_norm",

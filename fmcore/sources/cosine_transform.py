@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmcore.sources.sphere import check_shape
+from fmcore.sources.checks import check_floating, check_shape, drawing_device
+from fmcore.validation import check_finite, unknown_name
 
 SIDE = 8
 # Luminance and colour differences of red and blue (ITU-R BT.601), without the offset that keeps them positive.
@@ -100,15 +101,16 @@ class DCT:
         """Mask the frequencies that hardly vary over images (n, C, H, W) in [-1, 1].
 
         Raises:
-            ValueError: for an unknown strength, or images of another kind.
+            ValueError: for an unknown strength, images of another shape, or values that are not finite.
+            TypeError: for whole numbers: scale images to [-1, 1] first.
         """
-        from fmcore.validation import unknown_name
-
         if strength not in VARIANCE_BELOW:
             raise unknown_name("strength", strength, VARIANCE_BELOW)
         if data.ndim != 4 or len(data) == 0:
             raise ValueError(f"data has shape {tuple(data.shape)}: pass images (n, C, H, W), at least one.")
         check_blocks(tuple(data.shape[1:]))
+        check_floating("data", data)
+        check_finite("data", data)
         count, total = 0, torch.zeros(data.shape[1], SIDE, SIDE).double()
         square = torch.zeros_like(total)
         for part in data.split(1000):
@@ -119,15 +121,23 @@ class DCT:
         return cls(tuple(data.shape[1:]), ~faint)
 
     def masked(self, images: Tensor) -> Tensor:
-        """Images (n, C, H, W) without the masked frequencies: what training data become."""
+        """Images (n, C, H, W) without the masked frequencies: what training data become.
+
+        Raises:
+            ValueError: for images of another number of channels, or that cannot be cut into blocks.
+            TypeError: for whole numbers, which cannot hold what is left: scale images to [-1, 1] first.
+        """
+        if images.ndim != 4 or images.shape[1] != len(self.kept):
+            raise ValueError(f"images have shape {tuple(images.shape)}: pass (n, {len(self.kept)}, H, W).")
+        check_blocks(tuple(images.shape[1:]))
+        check_floating("images", images)
         return from_block_coefficients(block_coefficients(images) * self.kept[:, None, None].to(images))
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Draw n samples, (n, C, H, W) float32, on the device (by default the generator's)."""
-        if device is None and generator is not None:
-            device = generator.device
+        device = drawing_device(n, generator, device)
         return self.masked(torch.randn(n, *self.shape, generator=generator, device=device)) / self.std
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -139,4 +149,4 @@ class DCT:
         check_shape(x, self.shape)
         if not bool(self.kept.all()):
             raise ValueError("samples without some frequencies fill a subspace only: they have no density.")
-        return -x.flatten(1).square().sum(dim=1) / 2 - x[0].numel() * math.log(2 * math.pi) / 2
+        return -x.flatten(1).square().sum(dim=1) / 2 - math.prod(self.shape) * math.log(2 * math.pi) / 2

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from fmcore.sources.checks import check_shape
+from fmcore.sources.source import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +19,8 @@ class FlowSource:
     With ``transport=lambda x: solve(velocity, x, ...).x`` it is a continuous normalizing flow. Lee et al. 2025 (arXiv
     2512.18184) use one as a source that approximates the density of the data, and find that it does not help.
 
+    It can be pickled if the two maps can: a module, a named function, a `functools.partial` of one, but not a lambda.
+
     Attributes:
         base: where samples come from.
         transport: (n, *shape) to (n, *shape), without randomness.
@@ -25,7 +29,7 @@ class FlowSource:
         at_once: samples carried at once.
     """
 
-    base: Any
+    base: Source
     transport: Callable[[Tensor], Tensor]
     log_density: Callable[[Tensor], Tensor] | None = None
     at_once: int = 1000
@@ -44,6 +48,8 @@ class FlowSource:
             ValueError: if the map changes the shape.
         """
         start = self.base.sample(n, generator, device)
+        if len(start) == 0:  # solvers have no use for a batch of nothing
+            return start
         with torch.no_grad():
             carried = torch.cat([self.transport(part) for part in start.split(self.at_once)])
         if carried.shape != start.shape:
@@ -56,8 +62,10 @@ class FlowSource:
         """Log-density in nats, (n,).
 
         Raises:
-            ValueError: if it is not known.
+            ValueError: if it is not known, or for x of another shape.
+            TypeError: for whole numbers.
         """
         if self.log_density is None:
             raise ValueError("this source was built without log_density: pass one to know the density of its samples.")
+        check_shape(x, self.shape)
         return self.log_density(x)

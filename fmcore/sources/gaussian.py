@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmcore.sources.checks import check_shape, drawing_device
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -32,8 +34,7 @@ class Gaussian:
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Draw n samples, shape (n, *shape), on the device (by default the generator's)."""
-        if device is None and generator is not None:
-            device = generator.device
+        device = drawing_device(n, generator, device)
         return self.std * torch.randn(n, *self.shape, generator=generator, device=device)
 
     @property
@@ -43,9 +44,13 @@ class Gaussian:
         return self.std * math.sqrt(2) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return log N(x; 0, std^2 I) in nats, shape (n,), for x of shape (n, *shape)."""
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, but the source's samples have shape {self.shape}.")
+        """Return log N(x; 0, std^2 I) in nats, shape (n,), for x of shape (n, *shape).
+
+        Raises:
+            ValueError: for x of another shape.
+            TypeError: for whole numbers.
+        """
+        check_shape(x, self.shape)
         dim = math.prod(self.shape)
-        squares = x.reshape(len(x), -1).square().sum(dim=1)
+        squares = x.reshape(len(x), dim).square().sum(dim=1)
         return -squares / (2 * self.std**2) - dim * (math.log(self.std) + math.log(2 * math.pi) / 2)

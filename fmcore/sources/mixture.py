@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fmcore.sources.sphere import check_shape
+from fmcore.sources.checks import check_floating, check_shape, drawing_device
+from fmcore.validation import check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +63,13 @@ class GaussianMixture:
             regularization: added to the diagonal of each covariance.
 
         Raises:
-            ValueError: for too few points.
+            ValueError: for too few points, or values that are not finite.
+            TypeError: for whole numbers.
         """
         from sklearn.mixture import GaussianMixture as Fit
 
+        check_floating("data", data)
+        check_finite("data", data)
         flat = data.flatten(1).double()
         if not 1 <= components < len(flat):
             raise ValueError(f"{components} components need more points than {len(flat)}, and at least one component.")
@@ -84,8 +88,7 @@ class GaussianMixture:
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Draw n samples, (n, *shape) float32, on the device (by default the generator's)."""
-        if device is None and generator is not None:
-            device = generator.device
+        device = drawing_device(n, generator, device)
         ends = self.weights.double().cumsum(0).to(device or "cpu")
         drawn = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
         chosen = torch.searchsorted(ends, drawn * ends[-1], right=True).clamp(max=len(ends) - 1)
@@ -97,7 +100,7 @@ class GaussianMixture:
         return ((found - self.shift) / self.scale).view(n, *self.shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats, (n,), for x (n, *shape)."""
+        """Log-density in nats, (n,), for x (n, *shape); raises as that of `Gaussian`."""
         check_shape(x, self.shape)
         z = x.flatten(1).double() * self.scale + self.shift
         parts = []

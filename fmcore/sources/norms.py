@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fmcore.sources.checks import check_shape
+from fmcore.sources.source import Source, SourceWithDensity
 
-def mean_norm(source: Any, samples: int = 10_000, seed: int = 0) -> float:
+
+def mean_norm(source: Source, samples: int = 10_000, seed: int = 0) -> float:
     """E ||x|| of a source: its `mean_norm` where it knows it, otherwise a mean over samples."""
     if hasattr(source, "mean_norm"):
         return float(source.mean_norm)
@@ -27,7 +29,7 @@ def mean_norm(source: Any, samples: int = 10_000, seed: int = 0) -> float:
     return float(torch.cat([part.flatten(1).double().norm(dim=1) for part in parts]).mean())
 
 
-def alignment_factor(source: Any, data_norm: float, source_norm: float | None = None) -> float:
+def alignment_factor(source: Source, data_norm: float, source_norm: float | None = None) -> float:
     """E ||x0|| / E ||x1||, by which data are scaled up, or noise down.
 
     Args:
@@ -55,7 +57,7 @@ class NormAligned:
         source_norm: mean length of the other source; measured, if it is neither given nor known.
     """
 
-    source: Any
+    source: Source
     data_norm: float
     source_norm: float | None = None
 
@@ -85,5 +87,13 @@ class NormAligned:
         return self.source.sample(n, generator, device) / self.factor
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats, (n,): that of the source at factor * x, and d log factor for the change of volume."""
-        return self.source.log_prob(x * self.factor) + x[0].numel() * math.log(self.factor)
+        """Log-density in nats, (n,): that of the source at factor * x, and d log factor for the change of volume.
+
+        Raises:
+            ValueError: for x of another shape, or if the density of the source is not known.
+            TypeError: for whole numbers.
+        """
+        check_shape(x, self.shape)
+        if not isinstance(self.source, SourceWithDensity):
+            raise ValueError(f"{type(self.source).__name__} has no log_prob: the density of its samples is not known.")
+        return self.source.log_prob(x * self.factor) + math.prod(self.shape) * math.log(self.factor)

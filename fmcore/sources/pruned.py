@@ -21,13 +21,13 @@ directions times F(b / tau_r) / P(a Gaussian is within the bounds), of which the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fmcore.sources.axes import PruningAxes
+from fmcore.sources.checks import drawing_device
 from fmcore.sources.gaussian import Gaussian
 from fmcore.sources.sphere import ChiSphere
 from fmcore.sources.tabulated import Tabulated, chi
@@ -39,110 +39,17 @@ BLOCK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
-class PruningAxes:
-    """Orthonormal axes, and which of their two ends are rejected.
-
-    Attributes:
-        axes: (m, d), orthonormal rows.
-        positive, negative: (m,) bool, whether +axis and -axis are rejected.
-        largest: (m, 2), the largest cosine of a training point with +axis and -axis; None if they were not measured.
-    """
-
-    axes: Tensor
-    positive: Tensor
-    negative: Tensor
-    largest: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        m, d = self.axes.shape
-        if not self.positive.shape == self.negative.shape == (m,) or m > d:
-            raise ValueError(f"{m} axes in {d} dimensions need as many booleans for each of their two ends.")
-        # A few vectors there and back: as good as all products of rows, which cost m times as much.
-        probes = torch.randn(m, 4, generator=torch.Generator().manual_seed(0)).to(self.axes)
-        error = float((self.axes @ (self.axes.T @ probes) - probes).abs().max())
-        if error > 1e-3:
-            raise ValueError(f"axes must be orthonormal rows; products of rows are off by about {error:.1g}.")
-
-    @property
-    def count(self) -> int:
-        """Rejected ends, of 2 m."""
-        return int(self.positive.sum() + self.negative.sum())
-
-    def rejected(self) -> PruningAxes:
-        """The axes of which at least one end is rejected."""
-        either = self.positive | self.negative
-        return PruningAxes(self.axes[either], self.positive[either], self.negative[either])
-
-    def largest_cosine(self, x: Tensor) -> Tensor:
-        """The largest cosine of each point with a rejected end, (n,) float64 in [-1, 1]; -1 if none is rejected."""
-        flat = x.flatten(1).double()
-        return self.worst((flat @ self.axes.to(flat).T) / flat.norm(dim=1, keepdim=True))
-
-    def worst(self, cosines: Tensor) -> Tensor:
-        """The same from cosines (n, m) with +axis."""
-        ends = torch.cat(
-            [cosines[:, self.positive.to(cosines.device)], -cosines[:, self.negative.to(cosines.device)]], 1
-        )
-        return ends.amax(dim=1) if ends.shape[1] else cosines.new_full((len(cosines),), -1.0)
-
-
-@torch.no_grad()
-def pruning_axes(
-    data: Tensor, tau: float, flips: bool = True, scale: Callable[[Tensor], Tensor] | None = None, chunk: int = 4096
-) -> PruningAxes:
-    """Principal axes of the directions of the data, and their ends to which no point comes closer than a cosine of tau.
-
-    Points are divided by their lengths; the axes are those of a centred PCA; an end a is rejected if max_i cos(x_i, a)
-    is at most tau. The signs of the axes do not matter, since both ends are looked at.
-
-    Args:
-        data: (n, *shape), images (n, C, H, W) if flips are on.
-        tau: from -1 to 1; .01 for CIFAR-10 and .005 for ImageNet-64 in Lee et al. 2025.
-        flips: count the mirror image of each point too.
-        scale: turns rows of data into floating point, chunk by chunk; for whole-number images.
-        chunk: points at once.
-
-    Raises:
-        ValueError: for fewer than two points, or points of length 0.
-    """
-    if data.ndim < 2 or len(data) < 2:
-        raise ValueError(f"data has shape {tuple(data.shape)}: principal axes need at least two points.")
-
-    def directions() -> Any:
-        for part in data.split(chunk):
-            points = part if scale is None else scale(part)
-            for version in (points, points.flip(-1)) if flips else (points,):
-                flat = version.flatten(1)
-                lengths = flat.norm(dim=1, keepdim=True)
-                if not bool((lengths > 0).all()):
-                    raise ValueError("data holds a point of length 0, which has no direction.")
-                yield flat / lengths
-
-    total, square, count = None, None, 0
-    for part in directions():
-        sums, products = part.double().sum(0), (part.T @ part).double()
-        total, square = (sums, products) if total is None else (total + sums, square + products)
-        count += len(part)
-    assert total is not None
-    assert square is not None
-    mean = total / count
-    axes = torch.linalg.eigh(square / count - torch.outer(mean, mean)).eigenvectors.T.flip(0).float()
-    largest = torch.full((len(axes), 2), -1.0)
-    for part in directions():
-        cosines = part @ axes.T
-        largest = torch.maximum(largest.to(cosines.device), torch.stack([cosines.amax(0), -cosines.amin(0)], dim=1))
-    return PruningAxes(axes, largest[:, 0] <= tau, largest[:, 1] <= tau, largest)
-
-
-@dataclass(frozen=True, eq=False)
 class Pruned:
     """A source of uniform direction, restricted to directions whose cosine with no rejected axis passes a threshold.
 
     Attributes:
         source: a Gaussian or a ChiSphere.
-        axes: see `pruning_axes`.
+        axes: see `fmcore.sources.pruning_axes`.
         threshold: tau_r, above 0 and at most 1.
         bound: where proposals are cut off, in standard deviations; chosen for the best rate of acceptance.
+
+    Raises:
+        ValueError: if the axes have another dimension or no rejected end, or for a threshold out of range.
     """
 
     source: Gaussian | ChiSphere
@@ -156,6 +63,8 @@ class Pruned:
             raise ValueError(f"the axes have {self.axes.axes.shape[1]} dimensions, samples of the source have {dim}.")
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: it is a cosine, above 0 and at most 1.")
+        if self.axes.count == 0:
+            raise ValueError(f"nothing to prune: {self.axes.why_none()}.")
         bounds = torch.linspace(0.05, 6, 1200, dtype=torch.float64)
         hardly_longer = math.sqrt(dim) + 8  # than any Gaussian is; a bound of tau_r times that is plain rejection
         if self.threshold * hardly_longer > 6:
@@ -185,6 +94,8 @@ class Pruned:
 
         Raises:
             RuntimeError: if none of 100,000 proposals is accepted.
+            ValueError: if n is not a whole number of at least 0, or the generator is on another device.
+            TypeError: for a generator that is none of PyTorch's.
         """
         return self.sample_counted(n, generator, device)[0]
 
@@ -192,8 +103,7 @@ class Pruned:
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> tuple[Tensor, int]:
         """The samples, and how many proposals they took."""
-        if device is None and generator is not None:
-            device = generator.device
+        device = drawing_device(n, generator, device)
         axes = self.axes.rejected()
         rejected = axes.axes.to(device or "cpu", torch.float64)
         remaining = chi(rejected.shape[1] - len(rejected)) if len(rejected) < rejected.shape[1] else None
@@ -225,7 +135,13 @@ class Pruned:
 
         The rate of acceptance is this share times a known number; where plain rejection would find nothing, it still
         has something to count.
+
+        Raises:
+            ValueError: for fewer than one proposal.
         """
+        drawing_device(proposals, generator, None)
+        if proposals < 1:
+            raise ValueError(f"proposals is {proposals}: an estimate needs at least 1.")
         axes, accepted, done = self.axes.rejected(), 0, 0
         remaining = chi(axes.axes.shape[1] - len(axes.axes)) if len(axes.axes) < axes.axes.shape[1] else None
         block = max(16, BLOCK // max(1, len(axes.axes)))

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fmcore.sources.tabulated import Tabulated, chi
+from fmcore.sources.checks import check_shape, drawing_device
+from fmcore.sources.tabulated import ChiLogDensity, Tabulated, chi
 
 
 def uniform_directions(
     n: int, dim: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
 ) -> Tensor:
     """Directions drawn uniformly from the unit sphere, (n, dim) float32."""
-    if device is None and generator is not None:
-        device = generator.device
+    device = drawing_device(n, generator, device)
     return torch.nn.functional.normalize(torch.randn(n, dim, generator=generator, device=device), dim=1)
 
 
@@ -68,16 +68,26 @@ class ChiSphere:
 
             log p(x) = log p_R(r) - (d - 1) log r - log(2 pi^(d/2) / Gamma(d/2)),   r = ||x||
 
+        At the origin it is infinite with fewer than d degrees of freedom, minus infinity with more.
+
         Raises:
             ValueError: for x of another shape.
+            TypeError: for whole numbers.
         """
         check_shape(x, self.shape)
-        length = x.flatten(1).double().norm(dim=1).clamp(min=1e-300)  # so that logarithms stay finite
-        area = math.log(2) + self.dim / 2 * math.log(math.pi) - math.lgamma(self.dim / 2)
-        return (self.radius.log_prob(length) - (self.dim - 1) * length.log() - area).to(x.dtype)
+        length = x.flatten(1).double().norm(dim=1)
+        return (log_along_ray(length, self.dof or self.dim, self.dim) - log_area(self.dim)).to(x.dtype)
 
 
-def check_shape(x: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless x holds samples of that shape."""
-    if tuple(x.shape[1:]) != shape:
-        raise ValueError(f"x has shape {tuple(x.shape)}, but the source's samples have shape {shape}.")
+def log_along_ray(length: Tensor, dof: int, dim: int) -> Tensor:
+    """Return log p_R(r) - (dim - 1) log r for lengths r (n,) ~ chi(dof), float64: their density, over r^(dim - 1).
+
+    The two logarithms of r are taken together, so that nothing is lost near the origin, nor at it.
+    """
+    powers = torch.special.xlogy(torch.as_tensor(float(dof - dim), dtype=length.dtype), length)
+    return powers - length.square() / 2 + ChiLogDensity(dof).constant
+
+
+def log_area(dim: int) -> float:
+    """Logarithm of the area of the unit sphere in so many dimensions, 2 pi^(d/2) / Gamma(d/2)."""
+    return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fmcore.sources.checks import drawing_device
+
 INTERVALS = 2**14
 
 
@@ -22,13 +24,15 @@ class Tabulated:
     """A distribution on [low, high], from the logarithm of its density up to a constant.
 
     Attributes:
-        log_density: takes float64 values (m,) in [low, high]; -inf where there is no density.
-        low, high: ends of the table. What lies beyond is left out.
+        log_density: takes float64 values (m,), any real numbers; -inf where there is no density.
+        low, high: ends of the table. What lies beyond is never drawn, but has its density.
+        exact_constant: what must be added to log_density, if it is known; else the table gives it.
     """
 
     log_density: Callable[[Tensor], Tensor]
     low: float
     high: float
+    exact_constant: float | None = None
     values: Tensor = field(init=False, repr=False)
     cumulative: Tensor = field(init=False, repr=False)
     log_constant: float = field(init=False, repr=False)
@@ -48,8 +52,7 @@ class Tabulated:
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Draw n values, (n,) float64, on the device (by default the generator's)."""
-        if device is None and generator is not None:
-            device = generator.device
+        device = drawing_device(n, generator, device)
         return self.inverse(torch.rand(n, generator=generator, device=device, dtype=torch.float64))
 
     def inverse(self, probability: Tensor) -> Tensor:
@@ -61,11 +64,10 @@ class Tabulated:
         return values[right - 1] + share * (values[right] - values[right - 1])
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log-density at x, shaped like x, float64; -inf outside [low, high]."""
-        x = x.double()
-        inside = (x >= self.low) & (x <= self.high)
-        found = self.log_density(x.clamp(self.low, self.high)) + self.log_constant
-        return torch.where(inside, found, -torch.inf)
+        """The log-density at x, shaped like x, float64; beyond the ends of the table too."""
+        return self.log_density(x.double()) + (
+            self.log_constant if self.exact_constant is None else self.exact_constant
+        )
 
     @property
     def mean(self) -> float:
@@ -82,20 +84,49 @@ class Tabulated:
         return float(torch.trapezoid(density * f, self.values))
 
 
+@dataclass(frozen=True)
+class ChiLogDensity:
+    """(dof - 1) log r - r^2 / 2 for lengths r, without the constant; -inf below 0."""
+
+    dof: int
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """The logarithm at lengths of any shape, in their dtype."""
+        found = torch.special.xlogy(torch.as_tensor(self.dof - 1.0, dtype=r.dtype), r) - r.square() / 2
+        return torch.where(r < 0, -torch.inf, found)
+
+    @property
+    def constant(self) -> float:
+        """What makes the density's integral 1: (1 - dof / 2) log 2 - log Gamma(dof / 2)."""
+        return (1 - self.dof / 2) * math.log(2) - math.lgamma(self.dof / 2)
+
+
+@dataclass(frozen=True)
+class AngleLogDensity:
+    """kappa (cos a - 1) + power log sin a for angles a, without the constant; -inf outside [0, pi]."""
+
+    kappa: float
+    power: int
+
+    def __call__(self, angle: Tensor) -> Tensor:
+        """The logarithm at angles of any shape, in their dtype."""
+        sines = torch.special.xlogy(torch.as_tensor(float(self.power), dtype=angle.dtype), angle.sin().clamp(min=0))
+        found = sines + self.kappa * (angle.cos() - 1)
+        return torch.where((angle < 0) | (angle > math.pi), -torch.inf, found)
+
+
 def chi(dof: int) -> Tabulated:
     """The chi distribution, the length of a standard Gaussian in ``dof`` dimensions: density r^(dof - 1) exp(-r^2 / 2).
+
+    Samples come from a table; `Tabulated.log_prob` is the closed form, at any length.
 
     Raises:
         ValueError: for fewer than one degree of freedom.
     """
-    if dof < 1:
+    if not dof >= 1:
         raise ValueError(f"dof is {dof}: a chi distribution has at least one degree of freedom.")
-    peak = math.sqrt(dof - 1)
-
-    def log_density(r: Tensor) -> Tensor:
-        return torch.special.xlogy(torch.as_tensor(dof - 1.0, dtype=r.dtype), r) - r.square() / 2
-
-    return Tabulated(log_density, max(0.0, peak - 9), peak + 9)  # beyond, less than 1e-15
+    peak, density = math.sqrt(dof - 1), ChiLogDensity(dof)
+    return Tabulated(density, max(0.0, peak - 9), peak + 9, density.constant)  # beyond, less than 1e-15
 
 
 def angle_to_axis(dim: int, kappa: float) -> Tabulated:
@@ -116,9 +147,4 @@ def angle_to_axis(dim: int, kappa: float) -> Tabulated:
     peak = math.acos(min(1.0, cosine)) if power else 0.0
     curvature = kappa * math.cos(peak) + (power / math.sin(peak) ** 2 if power else 0.0)
     reach = 12 / math.sqrt(curvature) if curvature > 0 else math.pi
-
-    def log_density(angle: Tensor) -> Tensor:
-        sines = torch.special.xlogy(torch.as_tensor(float(power), dtype=angle.dtype), angle.sin().clamp(min=0))
-        return sines + kappa * (angle.cos() - 1)
-
-    return Tabulated(log_density, max(0.0, peak - reach), min(math.pi, peak + reach))
+    return Tabulated(AngleLogDensity(kappa, power), max(0.0, peak - reach), min(math.pi, peak + reach))

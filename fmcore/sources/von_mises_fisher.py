@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fmcore.sources.sphere import check_shape, uniform_directions
+from fmcore.sources.checks import check_floating, check_shape, drawing_device
+from fmcore.sources.sphere import log_along_ray, log_area, uniform_directions
 from fmcore.sources.tabulated import Tabulated, angle_to_axis, chi
+from fmcore.validation import check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class VonMisesFisher:
 
     Raises:
         ValueError: for directions of length 0, a negative kappa, or weights that do not fit.
+        TypeError: for directions in whole numbers.
     """
 
     directions: Tensor
@@ -41,6 +44,7 @@ class VonMisesFisher:
     radius: Tabulated = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_floating("directions", self.directions)
         flat = self.directions.flatten(1)
         lengths = flat.norm(dim=1)
         if flat.ndim != 2 or len(flat) == 0 or not bool((lengths > 0).all()) or not bool(lengths.isfinite().all()):
@@ -53,7 +57,7 @@ class VonMisesFisher:
             raise ValueError(f"weights must be {len(flat)} numbers of at least 0, one a direction, and not all 0.")
         dim = flat.shape[1]
         object.__setattr__(self, "angle", None if math.isinf(self.kappa) else angle_to_axis(dim, self.kappa))
-        object.__setattr__(self, "radius", chi(self.dof or dim))
+        object.__setattr__(self, "radius", chi(dim if self.dof is None else self.dof))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,8 +79,7 @@ class VonMisesFisher:
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Draw n samples, (n, *shape) float32, on the device (by default the generator's)."""
-        if device is None and generator is not None:
-            device = generator.device
+        device = drawing_device(n, generator, device)
         chosen = self._choose(n, generator, device)
         means = torch.nn.functional.normalize(
             self.directions.flatten(1)[chosen.to(self.directions.device)].float(), dim=1
@@ -96,23 +99,27 @@ class VonMisesFisher:
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats, (n,), for x (n, *shape); finite kappa only.
 
+            log p(x) = log sum_k w_k p(angle of x and direction k) + log p_R(r) - (d - 1) log r,   r = ||x||
+
+        Near the origin it depends on the direction that one comes from; at it, all cosines count as 0.
+
         Raises:
             ValueError: for x of another shape, or infinite kappa, which has no density.
+            TypeError: for whole numbers.
         """
         check_shape(x, self.shape)
         if self.angle is None:
             raise ValueError("an infinite kappa has no density: samples lie on finitely many rays.")
         flat = x.flatten(1).double()
-        length, dim = flat.norm(dim=1).clamp(min=1e-300), flat.shape[1]
+        length, dim = flat.norm(dim=1), flat.shape[1]
         means = torch.nn.functional.normalize(self.directions.flatten(1).double().to(x.device), dim=1)
-        cosines = (flat / length[:, None]) @ means.T
+        cosines = (flat / length.clamp(min=1e-300)[:, None]) @ means.T
         # The density of the angle is c exp(kappa (cos - 1)) sin^(d-2), and the sphere around the axis has the rest.
-        area = math.log(2) + (dim - 1) / 2 * math.log(math.pi) - math.lgamma((dim - 1) / 2)
-        of_direction = self.kappa * (cosines - 1) + self.angle.log_constant - area
+        of_direction = self.kappa * (cosines - 1) + self.angle.log_constant - log_area(dim - 1)
         weights = torch.ones(len(means)) if self.weights is None else self.weights
         logarithms = (weights.double() / weights.sum()).log().to(x.device)
         mixed = torch.logsumexp(of_direction + logarithms, dim=1)
-        return (mixed + self.radius.log_prob(length) - (dim - 1) * length.log()).to(x.dtype)
+        return (mixed + log_along_ray(length, dim if self.dof is None else self.dof, dim)).to(x.dtype)
 
     def _choose(self, n: int, generator: torch.Generator | None, device: torch.device | str | None) -> Tensor:
         if self.weights is None:
@@ -129,8 +136,11 @@ def spherical_k_means(data: Tensor, components: int, seed: int = 0, iterations: 
     The first centres are data points, each chosen far from those before (k-means++ with 1 - cosine).
 
     Raises:
-        ValueError: for more components than points, or a point of length 0.
+        ValueError: for more components than points, a point of length 0, or values that are not finite.
+        TypeError: for whole numbers.
     """
+    check_floating("data", data)
+    check_finite("data", data)
     flat = data.flatten(1).float()
     if not 1 <= components <= len(flat):
         raise ValueError(

@@ -1,12 +1,17 @@
 """Training: one loop for one process and for many.
 
-config      TrainingConfig: everything that is needed to repeat a run
-schedule    the learning rate and the decay of the average, as functions of the step
-batches     which images make batch k, which process takes which of them, and the seeds of all noise
-feeding     how batches reach the device
-minutes     the number of steps that fits into so many minutes
-progress    a bar, or lines
-loop        train
+config        TrainingConfig: everything that is needed to repeat a run
+schedule      the learning rate and the decay of the average, as functions of the step
+batches       which images make batch k, which process takes which of them, and the seeds of all noise
+feeding       how batches reach the device
+arguments     what cannot be trained, or trained on
+step          one step: the gradient of a batch, the update of the weights and of their average
+averaging     the average of the weights, which is sampled from
+history       losses, seconds, and the stop when a loss is not finite
+checkpointing what is saved when, and going on from there
+minutes       the number of steps that fits into so many minutes
+progress      a bar, or lines
+loop          train
 """
 
 from fmcore.training.averaging import ema_decay
@@ -18,6 +23,7 @@ from fmcore.training.batches import (
     epoch_order,
     microbatches,
     random_flips,
+    seeded_generator,
 )
 from fmcore.training.config import TrainingConfig
 from fmcore.training.feeding import resident
@@ -38,5 +44,6 @@ __all__ = [
     "microbatches",
     "random_flips",
     "resident",
+    "seeded_generator",
     "train",
 ]

@@ -44,12 +44,17 @@ def batch_rows(rows: int, step: int, batch: int, seed: int) -> Tensor:
 @lru_cache(maxsize=2)
 def epoch_order(rows: int, epoch: int, seed: int) -> Tensor:
     """The order of 0..rows - 1 in one epoch; kept, since hundreds of batches in a row ask for the same."""
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(derived_seed(seed, f"epoch {epoch}")))
+    return torch.randperm(rows, generator=seeded_generator(seed, f"epoch {epoch}"))
 
 
 def derived_seed(seed: int, purpose: str) -> int:
     """A seed of its own for each purpose, so that, say, noise and dropout of one run are independent."""
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
+
+
+def seeded_generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on a device, with the seed of `derived_seed`."""
+    return torch.Generator(device).manual_seed(derived_seed(seed, purpose))
 
 
 def microbatches(batch: int, accumulate: int, rank: int = 0, processes: int = 1) -> list[range]:
@@ -88,12 +93,12 @@ def prepared_rows(
     """
     if prepare is None:
         return fetch(rows[mine.start : mine.stop])
-    size = config.coupled or config.batch
+    size = config.coupling_batch or config.batch
     begin = mine.start // size * size
     blocks = []
     for start in range(begin, mine.stop, size):
         block = rows[start : start + size]
-        generator = torch.Generator(device).manual_seed(derived_seed(config.seed, f"prepare {step} {start}"))
+        generator = seeded_generator(config.seed, f"prepare {step} {start}", device)
         with torch.no_grad():
             made = prepare(fetch(block), generator)
         check_rows(made, len(block))

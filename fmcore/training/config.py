@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from fmcore.settings import checked
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -28,8 +30,8 @@ class TrainingConfig:
         accumulate: micro-batches a step, over all processes. Each process takes its share of them, one after the
             other, so none has more than about batch / accumulate images in memory at once; the gradient is that of the
             whole batch. Rounded up to a multiple of the number of processes.
-        coupled: images that `prepare` (the coupling, say) sees together; None for the whole batch. Smaller blocks are
-            cheaper to pair, and each process prepares only the blocks that it needs.
+        coupling_batch: images that `prepare` (the coupling, say) sees together; None for the whole batch. Smaller
+            blocks are cheaper to pair, and each process prepares only the blocks that it needs.
         channels_last: store images and convolution weights with the channels last (faster on recent GPUs with bf16).
         compile: compile the network with torch.compile (the first step takes a minute or more, the others less).
             Micro-batches must then be of one size, since another one would be compiled anew.
@@ -50,12 +52,13 @@ class TrainingConfig:
     checkpoint_every: int = 500
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     accumulate: int = 1
-    coupled: int | None = None
+    coupling_batch: int | None = None
     channels_last: bool = False
     compile: bool = False
     minutes: float | None = None
 
     def __post_init__(self) -> None:
+        checked(self)
         for name in ("steps", "batch", "checkpoint_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -71,5 +74,7 @@ class TrainingConfig:
                 f"minutes={self.minutes} with warmup={self.warmup}: minutes must be a finite number from 0, and the "
                 "speed is measured during the warm-up, which needs at least 4 steps"
             )
-        if self.coupled is not None and self.coupled < 1:
-            raise ValueError(f"coupled must be at least 1 image, or None for the whole batch; got {self.coupled}")
+        if self.coupling_batch is not None and self.coupling_batch < 1:
+            raise ValueError(
+                f"coupling_batch must be at least 1 image, or None for the whole batch; got {self.coupling_batch}"
+            )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fmcore.training.batches import derived_seed
+from fmcore.training.batches import seeded_generator
 
 
 def negative_log_likelihood(network: nn.Module, source: Any, x1: Tensor, steps: int, signs: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def fit_flow(
     Raises:
         FloatingPointError: when the loss stops being finite.
     """
-    generator = torch.Generator().manual_seed(derived_seed(seed, "maximum likelihood"))
+    generator = seeded_generator(seed, "maximum likelihood")
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = torch.empty(steps)

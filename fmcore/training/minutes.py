@@ -8,7 +8,7 @@ number from the start.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -64,3 +64,41 @@ class StepsForMinutes:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return self.clock()
+
+
+class Steps:
+    """The steps of a run: as many as the configuration says, or, where it gives minutes, until their number is set.
+
+    Attributes:
+        config: of the run; with the number of steps as soon as it is known.
+        known: whether it is.
+
+    Args:
+        config: of the run.
+        begin: the first step that is to be made.
+        device: that trains.
+        ahead: how many batches are prepared early.
+    """
+
+    def __init__(self, config: TrainingConfig, begin: int, device: torch.device, ahead: int) -> None:
+        self.config, self.begin = config, begin
+        self.known = config.minutes is None or begin > 0  # checkpoints begin when the number is set, and hold it
+        self.pace = StepsForMinutes(config, device, ahead)
+
+    def __iter__(self) -> Iterator[int]:
+        """Their numbers. To be iterated over twice at once: batches are prepared ahead of the steps that need them."""
+        step = self.begin
+        while not self.known or step < self.config.steps:
+            yield step
+            step += 1
+
+    def end_with(self, step: int) -> bool:
+        """Whether this is the last step."""
+        return self.known and step + 1 == self.config.steps
+
+    def made(self, step: int) -> bool:
+        """To be told of each step; whether it was the one after which their number was set."""
+        if self.known or (settled := self.pace.after(step)) is None:
+            return False
+        self.config, self.known = settled, True
+        return True

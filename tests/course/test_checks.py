@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +39,11 @@ def norms(x: Tensor) -> Tensor:
     return x.square().sum(1).sqrt()
 
 
+def with_entries(x: Tensor, value: float) -> Tensor:
+    """The tensor with this value in its first three entries."""
+    return torch.cat([torch.full((3,), value), x.reshape(-1)[3:]]).reshape(x.shape)
+
+
 PLANTED: list[tuple[str, Callable[..., Any]]] = [
     ("not written yet", lambda x0, x1, t: None),
     ("not written yet", lambda x0, x1, t: ...),
@@ -55,7 +62,12 @@ PLANTED: list[tuple[str, Callable[..., Any]]] = [
     ("term with x1 is missing", lambda x0, x1, t: curved(x0, 0 * x1, t)),
     ("one time is used for all rows", lambda x0, x1, t: curved(x0, x1, t[:1].expand(len(t)))),
     ("zero everywhere", lambda x0, x1, t: torch.zeros_like(x0)),
-    ("not finite", lambda x0, x1, t: curved(x0, x1, t) / 0),
+    ("zero everywhere", lambda x0, x1, t: 1e-9 * curved(x0, x1, t)),
+    ("infinite everywhere", lambda x0, x1, t: curved(x0, x1, t) / 0),
+    (r"not a number \(NaN\) everywhere", lambda x0, x1, t: x0 * math.nan),
+    (r"not a number \(NaN\) in 3 of 10 entries", lambda x0, x1, t: with_entries(curved(x0, x1, t), math.nan)),
+    ("infinite in 3 of 10 entries", lambda x0, x1, t: with_entries(curved(x0, x1, t), -math.inf)),
+    (r"your result is 1\.5 everywhere", lambda x0, x1, t: torch.full_like(x0, 1.5)),
     (r"shape \(2, 5\), but \(5, 2\).*transposed", lambda x0, x1, t: curved(x0, x1, t).T),
     (r"shape \(\).*averaged", lambda x0, x1, t: curved(x0, x1, t).mean()),
     (r"shape \(4, 2\), but \(5, 2\) is asked", lambda x0, x1, t: curved(x0, x1, t)[1:]),
@@ -102,6 +114,66 @@ def test_mistakes_in_other_shapes_are_named(
     assert not checks.compare("f", attempt, reference, cases)
     said = capsys.readouterr().out
     assert re.search(words, said), said
+
+
+FEW = torch.tensor([0.5, 1.0, 2.0])
+# References for which a usual mistake gives zero too, exactly or within the tolerances.
+ZERO_TOO: list[tuple[Any, tuple[Any, ...]]] = [
+    (lambda x: x[:, None] + x, (FEW,)),  # larger than its argument: a mean over no entries
+    (lambda x: torch.outer(x, x).reshape(-1), (FEW,)),
+    (lambda x: x.sum(), (torch.full((20_000,), 1e-5),)),  # the mean is 1e-5
+    (lambda x: x.square().sum(1), (torch.full((2, 4000), 3e-3),)),
+    (lambda x: x / 200, (FEW,)),  # its square is less than 1e-4
+    (lambda x: x * 0 + 1, (FEW,)),  # its logarithm is 0
+    (lambda x: x, (FEW,)),  # 0 for x = 0
+    (lambda x0, x1: x0 + x1, (FEW, -FEW * torch.tensor([1.0, 1.0, 2.0]))),
+    (lambda mean, std: mean, (FEW, FEW * 0)),  # swapped, they give 0
+]
+
+
+@pytest.mark.parametrize(("reference", "case"), ZERO_TOO)
+def test_an_answer_of_zeros_is_told_that_and_nothing_else(reference: Any, case: Any) -> None:
+    def zeros(*given: Any) -> Tensor:
+        return torch.zeros_like(reference(*given))
+
+    assert checks.compare("f", zeros, reference, [case]).problem == "your result is zero everywhere"
+    assert checks.compare("f", reference, reference, [case])
+
+
+def test_numbers_that_are_zero_are_told_that() -> None:
+    for right in (1.0, 0.009, -3.0, math.e):
+        assert checks.value("number", 0.0, right).problem == "your result is zero everywhere"
+    assert checks.value("number", 0.0, 0.0)
+    assert checks.value("number", 0.0, 1.0, {"log 1 is not asked": 0.0}).problem == "log 1 is not asked"
+
+
+def test_a_small_mean_is_not_taken_for_zero() -> None:
+    outcome = checks.compare("f", lambda x: x.mean(), lambda x: x.sum(), [(torch.full((2000,), 1e-4),)])
+    assert outcome.problem == "mean instead of sum"
+
+
+def test_zeros_of_another_shape_are_told_of_the_shape() -> None:
+    outcome = checks.compare("f", lambda x: torch.zeros(()), lambda x: x, [(X0,)])
+    assert outcome.problem is not None
+    assert outcome.problem.startswith("shape (), but (5, 2) is asked")
+
+
+def test_a_factor_is_no_sum_where_no_mean_runs_over_so_many_entries() -> None:
+    outcome = checks.compare("f", lambda x: 2 * x[:2], lambda x: x[:2], [(torch.tensor([1.0, 2.0, 5.0, 7.0, 8.0]),)])
+    assert outcome.problem == "factor 2: your result is 2 times the right one"
+
+
+def test_a_constant_where_the_right_one_is_constant_too_is_off_by_a_factor() -> None:
+    outcome = checks.compare("f", lambda x: x * 0 + 1.5, lambda x: x * 0 + 3, [(FEW,)])
+    assert outcome.problem == "factor 1/2: your result is 1/2 times the right one"
+
+
+def test_verdicts_are_printed_where_there_is_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="cp1252", write_through=True))
+    assert checks.value("one", 1, 1)
+    assert not checks.holds("σ", False, "σ² grows")
+    assert content.getvalue().decode("cp1252").splitlines() == ["yes one: right.", "no sigma: sigma² grows."]
 
 
 def test_right_answers_pass_however_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 
 import pytest
 import torch
@@ -51,6 +53,19 @@ def test_a_claim_that_does_not_hold_is_named_with_its_number(capsys: pytest.Capt
     with pytest.raises(AssertionError, match=r"1 of 2 claims.*\n.*the flow comes back: expected < 0.001, measured 0.5"):
         claims.table(rows)
     assert "✗  the flow comes back" in capsys.readouterr().out  # the reader sees the table before the error
+
+
+def test_columns_align_where_signs_are_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii", write_through=True))
+    with pytest.raises(AssertionError):
+        claims.table([Claim("σ² is right", 1.02, about(1, 0.1), digits=1), Claim("gap", 1.0, below(0.01))])
+    assert content.getvalue().decode().splitlines() == [
+        "What you saw",
+        "     Claim             Measured  Expected",
+        "yes  sigma^2 is right  1.0       1 +- 0.1",
+        "no   gap               1         < 0.01",
+    ]
 
 
 def test_html_holds_the_same_numbers_and_escapes_words() -> None:

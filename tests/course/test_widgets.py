@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from typing import Any
 
 import ipywidgets
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib import pyplot as plt
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from fmcore.course import style, widgets
+from fmcore.course import execution, style, widgets
+from fmcore.course.execution import VIEW
 
 
 def line(slope: float = 1.0, n: int = 2):
@@ -120,9 +125,44 @@ def test_quick_redraws_while_the_slider_moves() -> None:
 
 
 def test_the_page_without_a_kernel_has_words() -> None:
-    bundle = widgets.explore(line, slope=widgets.slider(0, 1))._repr_mimebundle_()
+    bundle, _ = widgets.explore(line, slope=widgets.slider(0, 1))._repr_mimebundle_()
     assert bundle["text/plain"] == "Picture for slope = 0.0"
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def displayed(thing: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a kernel sends to the page for the last expression of a cell: data and metadata by type."""
+    return DisplayFormatter().format(thing)
+
+
+def test_a_saved_notebook_has_the_picture_of_the_start_at_the_width_of_the_page() -> None:
+    explorer = widgets.explore(line, slope=widgets.slider(0, 1, value=0.5))
+    data, metadata = displayed(explorer)
+    assert base64.b64decode(data["image/png"]) == style.png(line(0.5)) == explorer.picture
+    assert metadata == {"image/png": {"width": 216}}  # 3 inches at 72 to the inch
+    assert data[VIEW] == {"version_major": 2, "version_minor": 0, "model_id": explorer.widget.model_id}
+    assert set(data) == {VIEW, "image/png", "text/plain"}
+
+
+def test_what_the_build_stores_of_a_widget_is_what_a_learner_saves() -> None:
+    explorer = widgets.explore(line, slope=widgets.slider(0, 1, value=0.5))
+    data, metadata = displayed(explorer)
+    saved = new_output("display_data", data=data, metadata=metadata)
+    stored = new_output("display_data", data={kind: data[kind] for kind in (VIEW, "text/plain")})
+    state = {"application/vnd.jupyter.widget-state+json": {"state": ipywidgets.Widget.get_manager_state()["state"]}}
+    notebook = new_notebook(cells=[new_code_cell("", outputs=[stored])], metadata={"widgets": state})
+    execution.still_pictures(notebook)
+    (still,) = notebook.cells[0].outputs
+    assert still.data == {kind: text for kind, text in saved.data.items() if kind != VIEW}
+    assert still.metadata == saved.metadata
+
+
+def test_a_web_page_of_a_saved_notebook_shows_the_picture() -> None:
+    explorer = widgets.explore(line, slope=widgets.slider(0, 1, value=0.5))
+    data, metadata = displayed(explorer)
+    outputs = [new_output("display_data", data=data, metadata=metadata)]
+    page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("", outputs=outputs)]))
+    assert data["image/png"] in page
 
 
 def test_mistakes_of_authors_are_told() -> None:

@@ -121,7 +121,7 @@ CHECKS["train: bf16, channels_last, accumulate=2, 22 steps"] = steps_of(**FAST, 
 CHECKS["train: the same, data not resident"] = steps_of(**FAST, resident=False)
 CHECKS["train: the same, without a thread"] = steps_of(**FAST, ahead=0)
 CHECKS["train: mini-batch transport, flips"] = steps_of(experiment=OT, **FAST)
-CHECKS["train: mini-batch transport in blocks"] = steps_of(experiment=OT, **FAST, coupled=8)
+CHECKS["train: mini-batch transport in blocks"] = steps_of(experiment=OT, **FAST, coupling_batch=8)
 CHECKS["train: empirical flow matching"] = steps_of(experiment=EMPIRICAL, **FAST)
 CHECKS["train: empirical flow matching, not resident"] = steps_of(experiment=EMPIRICAL, **FAST, resident=False)
 
@@ -190,11 +190,11 @@ def loss_checks() -> None:
         def empirical(gpu: FakeGPU, path: Any = path) -> None:
             x0, x1, exclude = normal(6, *SHAPE), normal(6, *SHAPE), torch.zeros(6, 4, dtype=torch.bool, device=GPU)
             for bank in (normal(4, *SHAPE), normal(6, 4, *SHAPE)):
-                loss = losses.empirical_flow_matching(unet(), x0, x1, bank, chance(), path=path, exclude=exclude)
+                loss = losses.empirical_flow_matching(unet(), path, x0, x1, bank, generator=chance(), exclude=exclude)
                 expect(loss)
                 loss.backward()
             exact = closed_form.EmpiricalVelocity(normal(30, *SHAPE), path)
-            losses.exact_flow_matching(unet(), exact, path, x0, x1, generator=chance()).backward()
+            losses.exact_flow_matching(unet(), path, x0, x1, exact, generator=chance()).backward()
 
         CHECKS[f"loss: empirical_flow_matching and exact_flow_matching, {path.name}"] = empirical
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.utils.data import TensorDataset
 
 from fmcore import distributed
+from fmcore.atomic import locked
 from fmcore.training import TrainingConfig, train
 from fmcore.training.minutes import StepsForMinutes
 from tests.distributed.tasks import (
@@ -130,6 +131,15 @@ def resumed():
     training("resumed", resume=True)
 
 
+def lock():
+    """Process 0 holds a folder for all; a second run of these processes is refused in each."""
+    folder = FOLDER / "run"
+    with distributed.session(torch.device("cpu")), distributed.in_first(locked(folder)):
+        found["held"] = (FOLDER / ".run.lock").read_text().split()[:2], distributed.first(os.getpid)
+        with distributed.in_first(locked(folder)):
+            raise AssertionError("held twice")
+
+
 def minutes():
     """Every process would set a number of steps of its own."""
     counted, StepsForMinutes.number = StepsForMinutes.number, lambda self: 9 + RANK
@@ -145,7 +155,7 @@ def main():
     whole = training("whole", seed=RANK)  # the weights of process 0 count
     found["whole"] = whole.model.state_dict()
     found["summary"] = (whole.processes, whole.images_per_second > 0, whole.notes, whole.losses)
-    found["blocks"] = training(config=replace(CONFIG, coupled=5, accumulate=3), ahead=3).model.state_dict()
+    found["blocks"] = training(config=replace(CONFIG, coupling_batch=5, accumulate=3), ahead=3).model.state_dict()
     gradient()
     order()
     shown()
@@ -161,6 +171,7 @@ def main():
     noted("error", lambda: training("error", loss=counted(error_in_process_1)))
     noted("interrupt", lambda: training(loss=counted(interrupt_in_process_1)))
     noted("outside", error_outside_of_training)
+    noted("lock", lock)
     with distributed.session(torch.device("cpu")):  # a group that is there already is used, and kept
         training("kept")
         found["alone"] = distributed.first(lambda: training().processes)

@@ -83,7 +83,7 @@ def test_all_processes_hold_the_same_weights(several):
 
 
 def test_blocks_are_coupled_alike_by_any_number_of_processes(several):
-    expected = alone(replace(CONFIG, coupled=5)).model.state_dict()
+    expected = alone(replace(CONFIG, coupling_batch=5)).model.state_dict()
     assert largest_difference(several[1][0]["blocks"], expected) < 1e-5
     assert largest_difference(alone().model.state_dict(), expected) > 1e-3
 
@@ -130,6 +130,7 @@ def test_only_the_first_process_shows_progress(several):
         ("unlike", "ValueError", ["process 0 was started with", "'seed': 1", "start all of them alike"]),
         ("small", "ValueError", ["a batch of 1 cannot be cut into 2 micro-batches", "start fewer processes"]),
         ("again", "FileExistsError", ["whole.pt exists: resume from it"]),
+        ("lock", "BlockingIOError", ["run is in use by process", "wait until that has ended"]),
     ],
 )
 def test_an_error_is_the_same_in_all_processes(two, name, kind, words):
@@ -158,6 +159,14 @@ def test_an_interrupt_of_one_process_stops_the_other(two):
     assert second[0] == "KeyboardInterrupt"
     assert first[0] == "ProcessLost"
     assert "another training process is gone" in first[1]
+
+
+def test_process_0_holds_a_folder_for_all_and_lets_go_of_it(two):
+    folder, found = two
+    assert found[0]["held"] == found[1]["held"]
+    words, pid = found[0]["held"]
+    assert words == ["process", str(pid)]
+    assert not (folder / ".run.lock").exists()
 
 
 def test_a_process_group_that_was_there_is_used_and_kept(two):

@@ -2,15 +2,26 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from fmcore.experiments.config.experiment import from_dict
-from fmcore.experiments.config.overrides import settable_fields, to_dict, with_overrides, without_place
+from fmcore.experiments.config.experiment import Configuration, from_dict
+from fmcore.experiments.config.former import ADDED, RENAMED, completed
+from fmcore.experiments.config.overrides import flat, settable_fields, to_dict, with_overrides, without_place
 from fmcore.papers import catalog
+from fmcore.papers.bertrand2025.collapse import CollapseConfig
+from fmcore.papers.lee2025.geometry import GeometryConfig
+from fmcore.papers.lipman2023 import table
 
 DIGITS = catalog.by_name("digits")
+DATA = Path(catalog.__file__).resolve().parents[2] / "data"
+KEPT = {
+    file.relative_to(DATA).as_posix(): record
+    for file in sorted([*DATA.glob("results/**/*.json"), *DATA.glob("pretrained/*.json")])
+    if (record := json.loads(file.read_text())).get("experiment") in catalog.EXPERIMENTS
+}
 
 
 def test_settings_reach_their_field_with_their_type():
@@ -56,6 +67,9 @@ def test_settings_reach_their_field_with_their_type():
         ("features=inception,inception", "name each space once"),
         ("sigma_min=0.1", "sigma_min belongs to path=ot, and the path is rectified"),
         ("curve_every=300", "make curve_every a multiple of checkpoint_every"),
+        ("data_dir=/somewhere", "data_dir=/somewhere with data=digits: digits come with scikit-learn"),
+        ("velocity_times=0,nan", "velocity_times=nan: the number must be finite"),
+        ("coupled=64", "coupled is called coupling_batch now: write coupling_batch=64"),
     ],
 )
 def test_wrong_settings_are_refused_with_a_remedy(override, message):
@@ -75,9 +89,10 @@ def test_the_ot_path_ends_at_sigma_min():
 
 
 def test_the_place_of_the_data_is_no_part_of_what_was_done():
-    moved = with_overrides(DIGITS, ["data_dir=/somewhere"])
-    assert moved != DIGITS
-    assert without_place(moved) == without_place(DIGITS)
+    there = catalog.by_name("cifar10")
+    moved = with_overrides(there, ["data_dir=/somewhere"])
+    assert moved != there
+    assert without_place(moved) == without_place(there)
     assert "data_dir" not in without_place(moved)
 
 
@@ -121,3 +136,102 @@ def test_json_with_wrong_fields_is_refused_by_field(change, message):
 def test_an_unknown_experiment_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown experiment 'digit': choose one of .*digits"):
         catalog.by_name("digit")
+
+
+class TestTheExactVelocity:
+    """It can be compared with a network only where it minimizes the network's loss."""
+
+    @pytest.mark.parametrize("asked", ["velocity_pairs=4", "hybrid_switches=0.5"])
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            (["dequantize=true"], "with dequantize=true: .* train with dequantize=false, or leave out"),
+            (
+                ["dequantize=false", "coupling=minibatch_ot"],
+                "with coupling=minibatch_ot: .* train with coupling=independent, or leave out",
+            ),
+            (
+                ["dequantize=true", "coupling=minibatch_ot"],
+                "with dequantize=true and coupling=minibatch_ot: .*dequantize=false and coupling=independent",
+            ),
+        ],
+    )
+    def test_it_is_refused_where_the_loss_has_another_minimizer(self, asked, settings, says):
+        with pytest.raises(ValueError, match=f"{asked.partition('=')[0]} {says}"):
+            with_overrides(DIGITS, [*settings, asked])
+        with_overrides(DIGITS, settings)
+
+    @pytest.mark.parametrize("loss", [[], ["loss=empirical_flow_matching", "bank=8"], ["flips=true"]])
+    def test_it_is_measured_where_it_is_the_minimizer(self, loss):
+        asked = ["dequantize=false", "velocity_pairs=4", "hybrid_switches=0.5"]
+        assert with_overrides(DIGITS, [*loss, *asked]).evaluation.velocity_pairs == 4
+
+
+class TestDataWithoutAFolder:
+    def test_it_takes_none(self):
+        with pytest.raises(ValueError, match="digits come with scikit-learn, so leave data_dir out"):
+            Configuration("x", "digits", data_dir="/somewhere")
+        with pytest.raises(ValueError, match="digits come with scikit-learn"):
+            GeometryConfig("x", "digits", 0.1, 0.2, data_dir="/somewhere")
+        with pytest.raises(ValueError, match="points in the plane are drawn, so leave data_dir out"):
+            CollapseConfig("x", "two_moons", data_dir="/somewhere", images=500)
+        assert Configuration("x", "cifar10", data_dir="/somewhere").data_dir == "/somewhere"
+
+    def test_a_run_that_named_one_is_still_read(self):
+        content = {**to_dict(DIGITS), "data_dir": "/somewhere"}
+        assert from_dict(content) == DIGITS
+        assert content["data_dir"] == "/somewhere"  # what was read is left as it is
+
+
+class TestFormerConfigurations:
+    """Records outlive the version that wrote them."""
+
+    def test_there_are_some(self):
+        assert len(KEPT) > 50
+        lacking = {name for one in KEPT.values() for name in flat(to_dict(DIGITS)).keys() - flat(one["configuration"])}
+        assert {"dequantize", "source.norm", "training.minutes", "evaluation.budgets"} <= lacking
+
+    @pytest.mark.parametrize("name", KEPT)
+    def test_every_record_has_every_field_of_today_once_completed(self, name):
+        before = json.dumps(KEPT[name]["configuration"])
+        found = completed(KEPT[name]["configuration"])
+        assert set(flat(found)) == set(flat(without_place(DIGITS)))  # a field that is new needs its place in ADDED
+        assert json.dumps(KEPT[name]["configuration"]) == before
+        assert flat(without_place(from_dict(found))) == flat(found)
+        assert from_dict(KEPT[name]["configuration"]) == from_dict(found)
+
+    @pytest.mark.parametrize("name", [name for name in KEPT if "lipman2023" in name])
+    def test_no_setting_is_called_changed_for_being_younger_than_the_record(self, name):
+        assert table.changed(KEPT[name]) == ()
+
+    def test_a_setting_that_was_changed_is_still_named(self):
+        record = json.loads(json.dumps(next(one for name, one in KEPT.items() if name.endswith("digits/fm_ot.json"))))
+        record["configuration"]["training"]["lr"] = 0.5
+        record["configuration"]["dequantize"] = False
+        assert sorted(table.changed(record)) == ["dequantize=False", "lr=0.5"]
+
+    def test_a_field_has_the_meaning_that_its_absence_had(self):
+        """Whatever the default is today: a record from before dequantize is of a run that had the noise."""
+        old = flat(completed({"data": "digits", "training": {}, "evaluation": {}}))
+        assert old["dequantize"] is True
+        assert (old["source.distribution"], old["source.norm"]) == ("gaussian", "none")
+        assert (old["evaluation.velocity_pairs"], old["evaluation.sample_precision"]) == (0, "fp32")
+        assert all(name in flat(to_dict(DIGITS)) for name in [*ADDED, *RENAMED.values()])
+        assert not any(name in flat(to_dict(DIGITS)) for name in RENAMED)
+
+    def test_what_a_configuration_says_is_not_filled_in(self):
+        found = completed({"dequantize": False, "source": {"norm": "data_up"}, "training": {"coupled": 64}})
+        assert found["dequantize"] is False
+        assert found["source"]["norm"] == "data_up"
+        assert found["training"]["coupling_batch"] == 64
+        assert "coupled" not in found["training"]
+
+    def test_a_field_has_one_name(self):
+        content = to_dict(DIGITS)
+        content["training"]["coupled"] = content["training"].pop("coupling_batch")
+        assert from_dict(content) == DIGITS
+
+    @pytest.mark.parametrize("content", [[], 3, None, {"training": 3}, {"data": ["digits"]}])
+    def test_what_is_no_configuration_is_still_refused_by_field(self, content):
+        with pytest.raises(ValueError, match="not a configuration of this version"):
+            from_dict(content)

@@ -1,6 +1,7 @@
 """The source of a run: kept with it, rebuilt from it, and never another by accident."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,16 +15,19 @@ from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run import fitted_source, pretrained
+from fmcore.experiments.run import train as train_module
 from fmcore.experiments.run.finished import Run, Variant
 from fmcore.experiments.run.fitted_source import FittedSource
 from fmcore.experiments.run.train import train_run
 from fmcore.experiments.run.training_batch import batch_maker
 from fmcore.papers import catalog
 from fmcore.solvers import solve
+from fmcore.sources import pruned
 
 DATA = digits()
 TINY = ["channels=4", "attention=", "steps=2", "batch=8", "checkpoint_every=2", "warmup=1", "curve_every=0"]
 QUICK = ["solver_steps=2", "generated_sets=2", "set_images=10", "classifier_steps=2", "nearest_images=0", "budgets=2,3"]
+NO_PRUNE = ["prune_tau=none", "prune_threshold=none"]
 CONFIGS = {
     "gaussian": SourceConfig(),
     "chi_sphere": SourceConfig(distribution="chi_sphere"),
@@ -293,6 +297,55 @@ def test_a_resumed_training_keeps_its_source(own_cache, tmp_path):
     before = (tmp_path / "run" / fitted_source.FILE).read_bytes()
     train_run(longer, tmp_path / "run", resume=True, progress=False)
     assert (tmp_path / "run" / fitted_source.FILE).read_bytes() == before
+
+
+class TestNothingToPrune:
+    """It is found before the training, which may take days, and not after it."""
+
+    @pytest.fixture
+    def never(self, monkeypatch):
+        """A training that must not begin."""
+
+        def train(*arguments, **settings):
+            raise AssertionError("the training began")
+
+        monkeypatch.setattr(train_module, "train", train)
+        monkeypatch.setattr(pruned, "MOST_PROPOSALS", 2000)  # after which a region counts as empty
+
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            (
+                ["prune_tau=-0.9"],
+                r"at tau=-0.9: no end of the 64 axes .* raise tau to -0\.\d+ or more",
+            ),
+            (["prune_tau=1", "prune_threshold=0.126"], "nothing to start from: none of .* proposals"),
+            (["distribution=pruned", "tau=-0.9", "threshold=0.25", *NO_PRUNE], "nothing to prune at tau=-0.9"),
+            (["distribution=pruned", "tau=1", "threshold=0.126", *NO_PRUNE], "nothing to start from: none of"),
+        ],
+    )
+    def test_it_is_an_error_before_the_first_step(self, never, tmp_path, settings, says):
+        row = with_overrides(catalog.by_name("lee2025/digits/independent"), [*TINY, *settings])
+        with pytest.raises(ValueError, match=says):
+            train_run(row, tmp_path / "run", progress=False)
+
+    def test_where_there_is_something_the_training_begins(self, never, tmp_path):
+        row = with_overrides(catalog.by_name("lee2025/digits/independent"), TINY)
+        with pytest.raises(AssertionError, match="the training began"):
+            train_run(row, tmp_path / "run", progress=False)
+
+    def test_the_cosine_that_it_names_is_where_pruning_begins(self, tmp_path):
+        with pytest.raises(ValueError, match="nothing to prune") as found:
+            fitted_source.axes_to_prune(DATA, DATA.train, False, -0.9)
+        least = float(re.search(r"raise tau to (-?\d\.\d+)", str(found.value)).group(1))
+        assert fitted_source.axes_to_prune(DATA, DATA.train, False, least).count == 1
+        with pytest.raises(ValueError, match="nothing to prune"):
+            fitted_source.axes_to_prune(DATA, DATA.train, False, least - 1e-4)
+
+    def test_one_line_says_so_on_the_command_line(self, never, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            main(["train", "lee2025/digits/independent", *TINY, "prune_tau=-0.9", "--run-dir", str(tmp_path / "run")])
+        assert capsys.readouterr().err.count("error: nothing to prune at tau=-0.9") == 1
 
 
 def test_pairs_of_a_source_that_must_be_fitted_need_it():

@@ -1,19 +1,25 @@
 """A run from training to record, small, and the rules of its folder."""
 
 import json
+import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from fmcore import data
 from fmcore.experiments import records
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.drawing import save_grid, tiled
 from fmcore.experiments.evaluate import simple_models
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run.finished import Run
+from fmcore.experiments.run.network import build_network
 from fmcore.experiments.run.train import train_run
+from fmcore.experiments.run.weights import keep_weights, load_weights
 from fmcore.likelihood import bits_per_dim
 from fmcore.papers import catalog
 
@@ -38,6 +44,7 @@ def test_a_run_leaves_its_files_and_nothing_else(finished):
     assert sorted(contents(folder)) == [
         "checkpoint.pt",
         "config.json",
+        "data.json",
         "losses.csv",
         "record.json",
         "samples.png",
@@ -113,6 +120,130 @@ def test_resuming_with_another_configuration_names_the_fields(finished):
     assert contents(folder) == before
 
 
+class TestOtherImages:
+    """A run goes on, and is measured, with the images that it was started with."""
+
+    @pytest.fixture
+    def copy(self, finished, tmp_path):
+        for name, content in contents(finished[0]).items():
+            (tmp_path / name).write_bytes(content)
+        return tmp_path
+
+    @pytest.fixture
+    def exchanged(self, monkeypatch):
+        """Digits of the same name and number, in another order."""
+        own = data.digits()
+        other = replace(own, train=own.train.flip(0), train_labels=own.train_labels.flip(0))
+        monkeypatch.setattr(data, "by_name", lambda name, folder=None: other)
+
+    def test_the_fingerprint_is_in_the_folder_and_in_the_record(self, finished):
+        folder, record = finished
+        [name, kept] = json.loads((folder / "data.json").read_text()).values()
+        assert record["data"] == {"name": "digits", "fingerprint": kept}
+        assert name == "digits"
+        assert len(kept) == 64
+
+    def test_a_run_does_not_go_on_with_them(self, copy, exchanged):
+        before = contents(copy)
+        with pytest.raises(ValueError, match=r"was trained on other images: digits had the fingerprint [0-9a-f]{12}"):
+            train_run(CONFIGURATION, copy, resume=True, progress=False)
+        assert contents(copy) == before
+
+    def test_a_run_is_not_measured_beside_them(self, copy, exchanged):
+        with pytest.raises(ValueError, match="was trained on other images"):
+            Run(copy)
+
+    def test_starting_anew_takes_them(self, copy, exchanged):
+        before = json.loads((copy / "data.json").read_text())
+        train_run(CONFIGURATION, copy, overwrite=True, progress=False)
+        Run(copy)
+        assert json.loads((copy / "data.json").read_text()) != before
+
+    def test_a_run_of_an_earlier_version_says_nothing_of_them(self, copy, exchanged):
+        (copy / "data.json").unlink()
+        Run(copy)
+        train_run(CONFIGURATION, copy, resume=True, progress=False)
+        assert not (copy / "data.json").exists()  # nobody knows what it has seen
+        assert json.loads((copy / "record.json").read_text())["data"]["fingerprint"] is None
+
+    def test_a_run_that_had_just_begun_has_one_after_all(self, copy):
+        before = json.loads((copy / "data.json").read_text())
+        for name in ("data.json", "checkpoint.pt"):
+            (copy / name).unlink()
+        train_run(CONFIGURATION, copy, resume=True, progress=False)
+        assert json.loads((copy / "data.json").read_text()) == before
+
+    @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"fingerprint": 3}'])
+    def test_a_damaged_file_is_named(self, copy, content):
+        (copy / "data.json").write_bytes(content)
+        with pytest.raises(ValueError, match="data.json is damaged"):
+            Run(copy)
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_is_measured(finished, tmp_path):
+    """Its configuration lacks fields that came later, and names one as it was named then."""
+    for name, content in contents(finished[0]).items():
+        (tmp_path / name).write_bytes(content)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["training"]["coupled"] = config["training"].pop("coupling_batch")
+    del config["dequantize"], config["source"], config["training"]["minutes"], config["evaluation"]["budgets"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Run(tmp_path).configuration == CONFIGURATION
+    train_run(CONFIGURATION, tmp_path, resume=True, progress=False)
+    assert json.loads((tmp_path / "config.json").read_text())["dequantize"] is True
+
+
+def test_training_and_measuring_leave_the_process_as_it_was(own_cache, tmp_path):
+    def settings():
+        return (
+            torch.get_rng_state().tolist(),
+            str(np.random.get_state()),  # noqa: NPY002
+            random.getstate(),
+            torch.get_num_threads(),
+            torch.get_default_dtype(),
+            torch.get_float32_matmul_precision(),
+            torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.allow_tf32,
+        )
+
+    torch.manual_seed(12345)
+    before = settings()
+    quick = ["dropout=0.1", "set_images=4", "likelihood_images=2", "classifier_steps=2", "nearest_images=0"]
+    train_run(with_overrides(CONFIGURATION, [*quick, "steps=2"]), tmp_path, progress=False)
+    assert settings() == before
+    evaluate_run(Run(tmp_path))
+    assert settings() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of PyTorch's own compiler, when it is loaded
+class TestCompiledNetworks:
+    """torch.compile names weights anew; files keep the names of the network."""
+
+    def network(self):
+        return build_network(CONFIGURATION, (1, 8, 8))
+
+    def test_their_weights_are_kept_under_the_names_of_the_network(self, tmp_path):
+        compiled = torch.compile(self.network())
+        assert all(name.startswith("_orig_mod.") for name in compiled.state_dict())
+        keep_weights(compiled.state_dict(), tmp_path / "weights.safetensors")
+        assert load_file(tmp_path / "weights.safetensors").keys() == self.network().state_dict().keys()
+
+    def test_a_file_with_the_other_names_is_read(self, tmp_path):
+        weights = {name: value + 1 for name, value in self.network().state_dict().items()}
+        save_file({f"_orig_mod.{name}": value for name, value in weights.items()}, tmp_path / "weights.safetensors")
+        network = self.network()
+        load_weights(network, tmp_path / "weights.safetensors")
+        assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+    def test_a_part_that_was_compiled_on_its_own_is_read(self, tmp_path):
+        network = self.network()
+        network.first = torch.compile(network.first)
+        keep_weights(network.state_dict(), tmp_path / "weights.safetensors")
+        assert load_file(tmp_path / "weights.safetensors").keys() == self.network().state_dict().keys()
+
+
 def test_overwriting_starts_anew_and_keeps_other_files(tmp_path):
     train_run(CONFIGURATION, tmp_path, progress=False)
     (tmp_path / "notes.txt").write_text("mine")
@@ -151,10 +282,10 @@ def test_every_kind_of_training_gives_a_run_that_samples(tmp_path, settings):
     ],
 )
 def test_damaged_runs_are_refused_by_file(finished, tmp_path, file, content, message):
-    for name, data in contents(finished[0]).items():
+    for name, kept in contents(finished[0]).items():
         for folder in (tmp_path / "run", tmp_path / "other"):
             folder.mkdir(exist_ok=True)
-            (folder / name).write_bytes(data)
+            (folder / name).write_bytes(kept)
     path = tmp_path / "run" / file
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -162,8 +293,8 @@ def test_damaged_runs_are_refused_by_file(finished, tmp_path, file, content, mes
 
 
 def test_weights_of_another_network_are_refused(finished, tmp_path):
-    for name, data in contents(finished[0]).items():
-        (tmp_path / name).write_bytes(data)
+    for name, kept in contents(finished[0]).items():
+        (tmp_path / name).write_bytes(kept)
     content = json.loads((tmp_path / "config.json").read_text())
     content["network"]["channels"] = 16
     (tmp_path / "config.json").write_text(json.dumps(content))

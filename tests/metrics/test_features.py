@@ -10,6 +10,7 @@ import torch
 
 from fmcore.data import digits
 from fmcore.metrics import Classifier, features, frechet_distance
+from fmcore.metrics.classifier import TrainedClassifier
 from fmcore.metrics.features import FeatureSpace, Moments
 
 
@@ -25,13 +26,14 @@ def test_only_fifty_thousand_images_make_an_fid_50k():
 
 @pytest.mark.parametrize("count", [1000, 50_000])
 def test_a_record_says_fid_50k_of_that_many_images_only(count):
-    from fmcore.experiments.evaluate.evaluation import frechet
+    from fmcore.experiments.evaluate.frechet import References, measured_distances
 
     means = FeatureSpace("inception", "a stub", lambda images: images.float().flatten(1)[:, :2], at_once=10_000)
     generator = torch.Generator().manual_seed(0)
     generated = torch.randint(256, (count, 1, 1, 2), generator=generator).to(torch.uint8)
     real = generated[:500]
-    found = frechet(means, features.moments(means, generated[:900]), generated, 2, real)
+    references = References(means, features.moments(means, generated[:900]), features.moments(means, real))
+    found = measured_distances(references, generated, 2)
     assert ("FID-50k" in found) == (count == 50_000)
     assert {name for name, rows in found.items() if "held out (real)" in rows} == {
         "Inception Frechet distance of 500 images"
@@ -65,6 +67,32 @@ def test_moments_of_the_training_split_are_kept(tmp_path):
     assert sum(calls) == 1500
     assert isinstance(again, Moments)
     assert torch.equal(first.covariance, again.covariance)
+
+
+@pytest.mark.parametrize("name", ["classifier", "dinov2"])
+def test_reference_moments_are_those_of_the_training_images_as_they_are(name, tmp_path):
+    """Not of their mirror images, whatever a run was trained on: digits lean, so pixels tell. Nor of held-out ones."""
+    data = digits()
+    space = FeatureSpace(name, "pixels", lambda images: images.double().flatten(1), at_once=400)
+    pixels = data.train.flatten(1).double().numpy()
+    mirrored = np.concatenate([pixels, data.train.flip(-1).flatten(1).double().numpy()])
+    assert np.abs(np.cov(mirrored.T) - np.cov(pixels.T)).max() > 1
+    for found in (features.train_moments(space, data, tmp_path), features.train_moments(space, data, tmp_path)):
+        assert found.count == len(data.train)
+        np.testing.assert_allclose(found.mean.numpy(), pixels.mean(0), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(found.covariance.numpy(), np.cov(pixels.T), rtol=1e-9, atol=1e-7)
+
+
+def test_references_in_the_space_of_a_classifier():
+    data = digits()
+    network = Classifier(data.shape, data.num_classes).eval()
+    space = features.classifier_space(TrainedClassifier(network, 0.0, 0, 0), data)
+    seen = network.features(data.scaled(data.train)).double().numpy()
+    turned = network.features(data.scaled(data.train.flip(-1))).double().numpy()
+    found = features.train_moments(space, data)
+    np.testing.assert_allclose(found.mean.numpy(), seen.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.covariance.numpy(), np.cov(seen.T), atol=1e-7)
+    assert np.abs((seen.mean(0) - turned.mean(0)) / 2).max() > 1e-4
 
 
 @pytest.mark.parametrize("space", ["inception", "dinov2"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -142,6 +144,43 @@ def test_memorized_and_held_out_images_are_told_apart():
     noisy = train[:200] + 0.05 * torch.randn(200, 1, 8, 8, generator=seeded(3))
     assert nearest_training_images(noisy, train).share_of_copies() > 0.95
     assert nearest_training_images(digits.scaled(digits.held_out), train).share_of_copies() < 0.05
+
+
+def test_only_the_images_that_are_given_are_searched():
+    """A part of the training split, of which the others are no copies, and nor are mirror images."""
+    digits = data.by_name("digits")
+    given = digits.train[:100]
+    images = torch.cat([given[:5], digits.train[100:110], given[5:9].flip(-1)])
+    distance, row = brute_force(digits.scaled(images), digits.scaled(given))
+    found = nearest_training_images(images, given, digits.scaled)
+    assert_close(found.distance, torch.from_numpy(distance), rtol=1e-6, atol=1e-6)
+    assert (found.row[:, 0].numpy() == row[:, 0]).all()
+    assert (found.distance[:5, 0] == 0).all()
+    assert (found.distance[5:, 0] > 0.5).all()
+    assert found.share_of_copies() == pytest.approx((distance[:, 0] < distance[:, 1] / 3).mean())
+    everything = nearest_training_images(images, torch.cat([given, given.flip(-1)]), digits.scaled)
+    assert (everything.distance[-4:, 0] == 0).all()
+    assert everything.share_of_copies() > found.share_of_copies()
+
+
+def test_a_run_searches_the_images_that_it_was_trained_on():
+    """Of a run with 100 images: copies of those count, images of the rest of the split do not."""
+    from fmcore.experiments.evaluate.nearest import nearest_distances
+
+    digits = data.by_name("digits")
+    settings = SimpleNamespace(evaluation=SimpleNamespace(nearest_images=50), flips=False)
+    run = SimpleNamespace(
+        configuration=settings, data=digits, training_images=digits.train[:100], device=torch.device("cpu")
+    )
+    found = nearest_distances(run, [digits.train[:50], digits.train[100:150]], digits.held_out)
+    distance, _ = brute_force(digits.scaled(digits.train[100:150]), digits.scaled(digits.train[:100]))
+    copied = (distance[:, 0] < distance[:, 1] / 3).mean()
+    generated = found["distance_to_nearest_training_image"]["generated"]["value"]
+    assert generated == pytest.approx(distance[:, 0].mean() / 2, rel=1e-6)
+    assert found["share_of_copies"]["generated"]["value"] == pytest.approx((1 + copied) / 2)
+    held_out, _ = brute_force(digits.scaled(digits.held_out[:50]), digits.scaled(digits.train[:100]))
+    real = found["distance_to_nearest_training_image"]["held out (real)"]["value"]
+    assert real == pytest.approx(held_out[:, 0].mean(), rel=1e-6)
 
 
 def test_no_block_holds_all_distances():

@@ -8,7 +8,8 @@ import ot
 import pytest
 import torch
 
-from fmcore.metrics import energy_distance, mmd, wasserstein2
+from fmcore import metrics
+from fmcore.metrics import energy_distance, frechet_distance, mmd, mode_divergence, two_sample, wasserstein2
 
 
 def normal(n, d, seed):
@@ -78,6 +79,77 @@ def test_estimates_against_loops_over_pairs(distance):
     across = [gap(x, y) for x in a for y in b]
     expected = np.mean(within_a) + np.mean(within_b) - 2 * np.mean(across)
     assert distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def kept_apart(points, offset):
+    """The points on a grid of 2^-10, moved far away: float64 holds both exactly."""
+    return (points.double() * 1024).round() / 1024 + offset
+
+
+@pytest.mark.parametrize("distance", [energy_distance, mmd, wasserstein2, frechet_distance, mode_divergence])
+@pytest.mark.parametrize("offset", [2.0**10, 2.0**20, 2.0**30])
+def test_where_the_origin_is_does_not_matter(distance, offset):
+    a, b = normal(60, 3, 0), normal(70, 3, 1) + 0.2
+    expected = distance(kept_apart(a, 0.0), kept_apart(b, 0.0))
+    tolerance = {"rel": 1e-9, "abs": 1e-12}
+    if distance is frechet_distance:
+        tolerance["rel"] = 1e-6  # a mean of numbers of this size is rounded
+    assert distance(kept_apart(a, offset), kept_apart(b, offset)) == pytest.approx(expected, **tolerance)
+
+
+@pytest.mark.parametrize("distance", [energy_distance, mmd])
+def test_two_clouds_far_from_each_other(distance):
+    """No shift brings both to the origin. Across them distances are 2 offset, and kernels 0, to all digits."""
+    offset, d = 2.0**30, 3
+    parts = [kept_apart(normal(40, d, seed), 0.0) for seed in range(4)]
+    side = torch.tensor([offset, 0.0, 0.0], dtype=torch.float64)
+    a, b = (torch.cat([parts[k] - side, parts[k + 1] + side]) for k in (0, 2))
+    gap = {
+        energy_distance: lambda x, y: -(x[:, None] - y[None]).norm(dim=2),
+        mmd: lambda x, y: (-(x[:, None] - y[None]).square().sum(dim=2) / 2).exp(),
+    }[distance]
+    within = [(gap(x, x).sum() - gap(x, x).trace()) / (80 * 79) for x in (a, b)]
+    expected = float(sum(within) - 2 * gap(a, b).mean())
+    assert distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_ordinary_points_keep_the_fast_products_and_far_ones_do_not():
+    images = 2 * torch.rand(300, 192, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    for x in (normal(500, 2, 0).double(), images, 55 * normal(300, 2, 1).double(), images + 3):
+        assert two_sample.cdist_mode(x, x + 0.1) == two_sample.PRODUCTS
+    for x in (normal(500, 2, 0).double() + 1e6, torch.cat([images - 1e6, images + 1e6])):
+        assert two_sample.cdist_mode(x, x + 0.1) == two_sample.DIFFERENCES
+
+
+@pytest.mark.parametrize(
+    "distance",
+    [
+        energy_distance,
+        mmd,
+        wasserstein2,
+        frechet_distance,
+        mode_divergence,
+        metrics.wasserstein1,
+        metrics.normalized_wasserstein,
+        metrics.covered_share,
+        metrics.distances_to_data,
+    ],
+)
+def test_whole_numbers_and_empty_sets_are_refused(distance):
+    bytes_, points = torch.zeros(9, 2, dtype=torch.uint8), torch.zeros(9, 2)
+    for pair in ((bytes_, points), (points, bytes_)):
+        with pytest.raises(TypeError, match="[ab] holds torch.uint8: scale it to floating point first"):
+            distance(*pair)
+    for pair in ((points[:0], points), (points, points[:0])):
+        with pytest.raises(ValueError, match=r"[ab] has shape \(0, 2\)"):
+            distance(*pair)
+
+
+def test_shares_of_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"p has shape \(0,\), q \(0,\): pass two of shape \(k,\), k at least 1"):
+        metrics.share_divergence(torch.zeros(0), torch.zeros(0))
+    with pytest.raises(ValueError, match=r"p has shape \(2,\), q \(3,\)"):
+        metrics.share_divergence(torch.ones(2) / 2, torch.ones(3) / 3)
 
 
 def test_images_are_flattened():

@@ -258,7 +258,7 @@ def test_images_in_colour_come_from_the_folder_and_stay_whole_numbers(seen, monk
         ("times=0", "times must be at least 1; got 0"),
         ("times=10", "shown=0.01,0.21,0.4,0.6,0.79,0.99: .* only those of the grid, the multiples of 1/10 below 1"),
         ("shown=1", "only those of the grid"),
-        ("shown=nan", "only those of the grid"),
+        ("shown=nan", "shown=nan: the number must be finite"),
         ("shown=", "name at least one time"),
         ("shown=0.5,0.5", "none twice"),
         ("threshold=1", "above -1 and below 1"),

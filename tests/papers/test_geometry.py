@@ -266,7 +266,7 @@ def test_mirror_images_are_counted_and_the_folder_is_asked(coloured, tmp_path):
         ("thresholds=0.3,0.3", "none comes twice"),
         ("thresholds=0.25", "none comes twice"),
         ("thresholds=-0.1", "all are cosines, above 0 and at most 1"),
-        ("thresholds=nan", "all are cosines"),
+        ("thresholds=nan", "thresholds=nan: the number must be finite"),
         ("images=1", "images must be at least 2; got 1"),
         ("directions=9", "directions must be at least 100; got 9"),
         ("clusters=-1", "clusters must be at least 0; got -1"),

@@ -103,6 +103,36 @@ def test_a_run_with_other_settings_is_marked(tmp_path, capsys):
     assert "* Score Matching: our run has channels=32, steps=2" in out
 
 
+def test_a_record_older_than_a_field_is_not_marked_for_it(tmp_path, capsys):
+    """dequantize and source came later: a run without them did what their first values say."""
+    content = record("lipman2023/digits/fm_ot", "steps=7")
+    del content["configuration"]["dequantize"], content["configuration"]["source"]
+    records.write_json(tmp_path / "results" / "a.json", content)
+    assert by_key(lipman2023_table.lipman2023())["digits", "fm_ot"].changed == ("steps=7",)
+    content["configuration"]["dequantize"] = False  # and one that did otherwise is
+    records.write_json(tmp_path / "results" / "a.json", content)
+    rows = lipman2023_table.lipman2023()
+    assert by_key(rows)["digits", "fm_ot"].changed == ("dequantize=False", "steps=7")
+    assert "None" not in printed(rows, capsys)
+
+
+def test_what_an_older_run_did_is_compared_with_what_the_experiment_does_now(tmp_path, monkeypatch):
+    """An experiment that stops to dequantize: a run from before there was the choice did so."""
+    name = "lipman2023/digits/fm_ot"
+    content = record(name)
+    del content["configuration"]["dequantize"]
+    records.write_json(tmp_path / "results" / "a.json", content)
+    monkeypatch.setitem(lipman2023_table.ROWS, name, with_overrides(catalog.by_name(name), ["dequantize=False"]))
+    assert by_key(lipman2023_table.lipman2023())["digits", "fm_ot"].changed == ("dequantize=True",)
+
+
+def test_no_record_of_the_repository_is_said_to_have_a_setting_that_is_none():
+    found = [json.loads(file.read_text()) for file in (reference.ROOT / "results" / "lipman2023").rglob("*.json")]
+    assert len(found) >= 10
+    said = [text for content in found for text in lipman2023_table.changed(content)]
+    assert not [text for text in said if text.endswith("=None")]
+
+
 def test_sizes_without_a_paper_value_say_so(capsys):
     out = printed(lipman2023_table.lipman2023(), capsys)
     assert "digits, 8x8: 16 channels" in out

@@ -91,7 +91,7 @@ def test_where_hardly_anything_is_rejected_hardly_a_proposal_is_lost(threshold):
 
 def test_axes_are_principal_and_rejected_where_no_data_are():
     images = torch.randn(300, 1, 4, 4, generator=seeded(10)).abs() * torch.linspace(0.2, 2, 16).view(1, 1, 4, 4)
-    found = pruning_axes(images, tau=0.05, chunk=64)
+    found = pruning_axes(images, tau=0.05, flips=True, chunk=64)
     both = torch.cat([images, images.flip(-1)]).flatten(1)
     directions = (both / both.norm(dim=1, keepdim=True)).numpy()
     truth = PCA().fit(directions).components_
@@ -101,8 +101,8 @@ def test_axes_are_principal_and_rejected_where_no_data_are():
     assert np.array_equal(found.negative.numpy(), -cosines.min(axis=0) <= 0.05)
     assert found.count >= 1  # the mean image is far from one end of the first axis, at least
     whole = (127 * images.clamp(0, 2)).to(torch.uint8) + 1
-    scaled = pruning_axes(whole, 0.05, scale=lambda part: part.float())
-    assert torch.allclose(scaled.largest, pruning_axes(whole.float(), 0.05).largest)
+    scaled = pruning_axes(whole, 0.05, flips=True, scale=lambda part: part.float())
+    assert torch.allclose(scaled.largest, pruning_axes(whole.float(), 0.05, flips=True).largest)
 
 
 def test_an_empty_region_is_an_error():
@@ -126,3 +126,60 @@ def test_wrong_arguments():
         pruning_axes(torch.ones(1, 1, 2, 2), 0.1)
     with pytest.raises(ValueError, match="length 0"):
         pruning_axes(torch.zeros(3, 1, 2, 2), 0.1)
+    with pytest.raises(ValueError, match="as many booleans"):
+        PruningAxes(torch.eye(3), torch.ones(3), torch.ones(3))
+    with pytest.raises(ValueError, match="tau is 1.5: it is a cosine"):
+        pruning_axes(torch.eye(3), 1.5)
+    with pytest.raises(ValueError, match="chunk is 0"):
+        pruning_axes(torch.eye(3), 0.5, chunk=0)
+    with pytest.raises(ValueError, match=r"flips=True needs images \(n, C, H, W\)"):
+        pruning_axes(torch.eye(3), 0.5, flips=True)
+    with pytest.raises(ValueError, match="length infinity: scale the data"):
+        pruning_axes(torch.full((3, 4), 3e38), 0.5)
+    with pytest.raises(ValueError, match="proposals is 0"):
+        Pruned(Gaussian((DIM,)), axes, 0.4).share_kept(0)
+
+
+def test_mirror_images_are_counted_only_on_request():
+    """A point on the first axis: its mirror image is on the other."""
+    data = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1]])
+    found = pruning_axes(data, 0.5)
+    for x in (data, data.view(3, 1, 1, 2)):
+        plain = pruning_axes(x, 0.5)
+        directions = data / data.norm(dim=1, keepdim=True)
+        cosines = directions @ plain.axes.T
+        assert torch.allclose(plain.largest, torch.stack([cosines.amax(0), -cosines.amin(0)], dim=1))
+        assert torch.equal(plain.largest, found.largest)
+    both = pruning_axes(data.view(3, 1, 1, 2), 0.5, flips=True)
+    assert not torch.allclose(both.largest, found.largest, atol=0.1)
+
+
+def test_data_in_float64_have_axes_in_float64():
+    data = torch.randn(60, 5, generator=seeded(12), dtype=torch.float64) + 1
+    found = pruning_axes(data, 0.3)
+    assert found.axes.dtype == found.largest.dtype == torch.float64
+    directions = (data / data.norm(dim=1, keepdim=True)).numpy()
+    assert np.allclose(np.abs((found.axes.numpy() * PCA().fit(directions).components_).sum(axis=1)), 1, atol=1e-9)
+    single = pruning_axes(data.float(), 0.3)
+    assert single.axes.dtype == torch.float32
+    assert torch.equal(single.positive | single.negative, found.positive | found.negative)
+    half = pruning_axes(data.bfloat16(), 0.3)
+    assert torch.equal(half.axes, pruning_axes(data.bfloat16().float(), 0.3).axes)
+
+
+def test_nothing_to_prune_is_said_when_the_source_is_made():
+    """With the least tau that helps, where the axes were measured; the ones found and the ones made by hand agree."""
+    none = torch.zeros(3, dtype=torch.bool)
+    by_hand = PruningAxes(torch.eye(3), none, none)
+    assert by_hand.count == by_hand.rejected().count == len(by_hand.rejected().axes) == 0
+    assert by_hand.largest_cosine(torch.ones(2, 3)).tolist() == [-1, -1]
+    for axes in (by_hand, by_hand.rejected()):
+        with pytest.raises(ValueError, match="nothing to prune: no end of .* is rejected; raise tau, or sample"):
+            Pruned(Gaussian((3,)), axes, 0.5)
+    data = torch.randn(200, 3, generator=seeded(13)) + torch.tensor([0.5, 0.0, 0.0])
+    with pytest.raises(ValueError, match="nothing to prune: .* raise tau to [.0-9]+ or more, or sample") as error:
+        Pruned(Gaussian((3,)), pruning_axes(data, 0.1), 0.5)
+    tau = float(str(error.value).split("raise tau to ")[1].split(" ")[0])
+    assert pruning_axes(data, tau).count >= 1
+    assert pruning_axes(data, tau - 2e-4).count == 0
+    assert Pruned(Gaussian((3,)), pruning_axes(data, tau), 0.99).sample(4, seeded(14)).shape == (4, 3)

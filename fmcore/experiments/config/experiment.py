@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,15 +10,17 @@ import torch
 
 from fmcore import paths
 from fmcore.experiments.config.evaluation import EvaluationConfig
+from fmcore.experiments.config.former import completed
 from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.paths import AffinePath
+from fmcore.settings import checked
 from fmcore.training import TrainingConfig
 
 # Losses whose network is the velocity itself.
 VELOCITY_LOSSES = ("conditional_flow_matching", "empirical_flow_matching")
-# Paths that start at x0 itself.
-STANDARD_PATHS = ("rectified", "ot", "cosine")
+# Data that are in no folder of their own, and where they come from.
+WITHOUT_FOLDER = {"digits": "digits come with scikit-learn", "two_moons": "points in the plane are drawn"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class NetworkConfig:
     head_channels: int | None = None
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        checked(self)
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -43,8 +49,8 @@ class Configuration:
         experiment: its name in the catalog.
         data: name of a data set.
         data_dir: folder that holds the data set; none for the one in the environment variable FMCORE_DATA, or else the
-            package's own. It says where the data is, not what is done: records leave it out, and a run may be resumed
-            with another.
+            package's own, and for digits, which come with scikit-learn. It says where the data is, not what is done:
+            records leave it out, and a run may be resumed with another.
         path: name of a path; see `fmcore.paths`.
         sigma_min: standard deviation that the OT path keeps at the data. The paper's text gives no value; 0 is the
             rectified flow.
@@ -80,8 +86,25 @@ class Configuration:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        checked(self)
+        check_data_dir(self.data, self.data_dir)
+        self._check_path()
+        self._check_loss()
+        if self.train_images is not None and self.train_images < 2:
+            raise ValueError(f"train_images must be at least 2, got {self.train_images}")
+        self.source.check_training(self.path, self.loss, self.coupling)
+        self.evaluation.check_snapshots(self.training.checkpoint_every)
+        self.evaluation.check_source(self.source, self.path)
+        self.evaluation.check_exact_velocity(self.dequantize, self.coupling)
+
+    def _check_path(self) -> None:
+        """Raise ValueError if the path has another's parameter, or a wrong one."""
         if self.sigma_min and self.path != "ot":
             raise ValueError(f"sigma_min belongs to path=ot, and the path is {self.path}: leave it out")
+        self.build_path()
+
+    def _check_loss(self) -> None:
+        """Raise ValueError unless the loss has what it needs of path, coupling and bank."""
         if (self.loss == "empirical_flow_matching") != (self.bank is not None):
             raise ValueError(
                 f"loss={self.loss} with bank={self.bank}: empirical flow matching needs the number of points of its "
@@ -92,59 +115,26 @@ class Configuration:
                 f"bank={self.bank} with coupling={self.coupling}: a bank has at least one point, and its velocity is "
                 "that of independent pairs, so use coupling=independent"
             )
-        if self.train_images is not None and self.train_images < 2:
-            raise ValueError(f"train_images must be at least 2, got {self.train_images}")
         start = self.build_path().alpha(torch.zeros(()))
         if self.loss not in VELOCITY_LOSSES and float(start) == 0:
             raise ValueError(
                 f"loss={self.loss} says nothing about the velocity at t = 0 of the {self.path} path, which is pure "
                 "noise there: use path=variance_preserving, or loss=conditional_flow_matching"
             )
-        every, saved = self.evaluation.curve_every, self.training.checkpoint_every
-        if every % saved:
-            raise ValueError(
-                f"curve_every={every} with checkpoint_every={saved}: snapshots are taken from checkpoints, so make "
-                "curve_every a multiple of checkpoint_every"
-            )
-
-        if not self.source.is_plain:
-            self._check_source()
-        if self.evaluation.prune_tau is not None and self.source.distribution not in ("gaussian", "chi_sphere"):
-            raise ValueError(
-                f"prune_tau with distribution={self.source.distribution}: pruning needs a source of uniform direction, "
-                "gaussian or chi_sphere"
-            )
-
-        if self.evaluation.align_steps and (self.path != "rectified" or self.source.norm != "none"):
-            raise ValueError(
-                f"align_steps with path={self.path} and norm={self.source.norm}: it stands for norm alignment of a "
-                "straight path that was trained without; use path=rectified and norm=none, or leave it out"
-            )
-
-    def _check_source(self) -> None:
-        """Raise ValueError for what is known of the standard Gaussian only."""
-        says = f"distribution={self.source.distribution} with norm={self.source.norm}"
-        if self.path not in STANDARD_PATHS or self.loss != "conditional_flow_matching":
-            raise ValueError(
-                f"{says} needs loss=conditional_flow_matching and path={' or '.join(STANDARD_PATHS)}: the "
-                "others are derived for a standard Gaussian"
-            )
-        if self.source.is_oracle and self.coupling != "independent":
-            raise ValueError(f"{says} and no components draws x0 around its own x1: use coupling=independent")
-        if self.evaluation.velocity_pairs or self.evaluation.hybrid_switches:
-            raise ValueError(
-                f"{says} has another exact velocity than velocity_pairs and hybrid_switches know: leave them out"
-            )
-        if self.evaluation.likelihood_images != 0 and self.source.distribution not in ("gaussian", "chi_sphere"):
-            raise ValueError(f"{says}: bits/dim are measured for gaussian and chi_sphere only; set likelihood_images=0")
 
     def build_path(self) -> AffinePath:
         """The path, with its parameters."""
         return paths.by_name(self.path, **({"sigma_min": self.sigma_min} if self.path == "ot" else {}))
 
 
+def check_data_dir(data: str, data_dir: str | None) -> None:
+    """Raise ValueError if a folder is named for data that come from no folder."""
+    if data in WITHOUT_FOLDER and data_dir is not None:
+        raise ValueError(f"data_dir={data_dir} with data={data}: {WITHOUT_FOLDER[data]}, so leave data_dir out")
+
+
 def from_dict(content: Any) -> Configuration:
-    """The configuration back from JSON, with every type checked.
+    """The configuration back from JSON, with every type checked; one that an earlier version wrote is `completed`.
 
     Raises:
         ValueError: on fields that are missing, unknown or of the wrong type; the message names them.
@@ -152,7 +142,8 @@ def from_dict(content: Any) -> Configuration:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Configuration).validate_python(content)
+        # As text, for which "strict" lets a list be a tuple, and no text a number.
+        return TypeAdapter(Configuration).validate_json(json.dumps(completed(content)), strict=True)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
         raise ValueError(f"not a configuration of this version: {problems}") from None

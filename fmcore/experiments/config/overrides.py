@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from fmcore.experiments.config.former import RENAMED
 from fmcore.validation import unknown_name
 
 EXTRA_FORBIDDEN = {"extra": "forbid"}  # read by pydantic: a field that does not exist is an error
+FORMER_NAMES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in RENAMED.items()}
 Settings = TypeVar("Settings", bound=Any)  # a frozen dataclass: that of an experiment, or of a measurement
 
 
@@ -29,6 +31,8 @@ def with_overrides(configuration: Settings, overrides: Iterable[str]) -> Setting
         name, equals, text = override.partition("=")
         if not equals:
             raise ValueError(f"{override!r} is not a setting: write field=value, for example steps=500")
+        if name in FORMER_NAMES and name not in groups:
+            raise ValueError(f"{name} is called {FORMER_NAMES[name]} now: write {FORMER_NAMES[name]}={text}")
         if name not in groups:
             raise unknown_name("field", name, groups)
         changes.setdefault(groups[name], {})[name] = parsed(owner(configuration, groups[name]), name, text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN
+from fmcore.settings import checked
 
 # The numbers that each source needs, and those that it may do without.
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -19,6 +20,8 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "pruned": ("tau", "threshold"),
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {"von_mises_fisher": ("components", "kappa")}
+# Paths that start at x0 itself.
+STANDARD_PATHS = ("rectified", "ot", "cosine")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class SourceConfig:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
+        checked(self)
         needed, optional = NUMBERS[self.distribution], OPTIONAL.get(self.distribution, ())
         for name in sorted({name for names in (*NUMBERS.values(), *OPTIONAL.values()) for name in names}):
             value = getattr(self, name)
@@ -76,6 +80,32 @@ class SourceConfig:
     def is_plain(self) -> bool:
         """Whether it is the standard Gaussian as it is."""
         return self.distribution == "gaussian" and self.norm == "none"
+
+    @property
+    def has_uniform_direction(self) -> bool:
+        """Whether all directions of x0 are alike: those sources can be pruned, and their density is known."""
+        return self.distribution in ("gaussian", "chi_sphere")
+
+    @property
+    def words(self) -> str:
+        """Its name and its norm, as errors say them."""
+        return f"distribution={self.distribution} with norm={self.norm}"
+
+    def check_training(self, path: str, loss: str, coupling: str) -> None:
+        """Raise ValueError if it is trained with what is known of the standard Gaussian only.
+
+        Args:
+            path, loss, coupling: of the experiment.
+        """
+        if self.is_plain:
+            return
+        if path not in STANDARD_PATHS or loss != "conditional_flow_matching":
+            raise ValueError(
+                f"{self.words} needs loss=conditional_flow_matching and path={' or '.join(STANDARD_PATHS)}: the "
+                "others are derived for a standard Gaussian"
+            )
+        if self.is_oracle and coupling != "independent":
+            raise ValueError(f"{self.words} and no components draws x0 around its own x1: use coupling=independent")
 
 
 def check_pruning(tau: float | None, threshold: float | None, *names: str) -> None:

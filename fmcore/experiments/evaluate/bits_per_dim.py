@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ from fmcore import distributed
 from fmcore.data.images import dequantize
 from fmcore.experiments import records
 from fmcore.experiments.run.samples import chunks, together
-from fmcore.likelihood import log_likelihood
-from fmcore.training import derived_seed
+from fmcore.likelihood import bits_from_log_prob, log_likelihood
+from fmcore.training import seeded_generator
 
 if TYPE_CHECKING:
     from fmcore.experiments.run.finished import Run
@@ -54,7 +54,7 @@ class Densities:
 
     def bits(self, log_density: Tensor) -> Tensor:
         """Log-densities in nats to bits/dim."""
-        return -log_density / (self.dim * math.log(2)) + math.log2(self.levels / 2)
+        return bits_from_log_prob(log_density, self.dim, self.levels)
 
 
 def densities(run: Run, images: Tensor) -> Densities:
@@ -75,16 +75,13 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
     repeats = torch.zeros(settings.probe_repeats, len(images))
     nfe = torch.zeros(len(images))
 
-    def generator(purpose: str) -> torch.Generator:
-        return torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, purpose))
-
     def estimate(y: Tensor, probes: str) -> tuple[Tensor, int]:
         # Probes are drawn where y is: a device draws others than the CPU, from the same distribution.
-        chance = torch.Generator(run.device).manual_seed(derived_seed(settings.evaluation_seed, probes))
+        chance = seeded_generator(settings.evaluation_seed, probes, run.device)
         found = log_likelihood(
             run.velocity,
             y.to(run.device),
-            run.source,
+            cast(Any, run.source),  # one whose density is known: the configuration has seen to it
             settings.divergence,
             settings.probes,
             t1=run.path.t_max,
@@ -96,7 +93,8 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
 
     for number, place in chunks(len(images), settings.solver_batch, rank, processes):
         for draw in range(settings.draws):
-            y = dequantize(images[place], levels, generator(f"dequantization {number} {draw}"))
+            noise = seeded_generator(settings.evaluation_seed, f"dequantization {number} {draw}")
+            y = dequantize(images[place], levels, noise)
             draws[draw, place], calls = estimate(y, f"probes {number} {draw} 0")
             nfe[place] += calls / settings.draws
             if draw == 0:

@@ -10,15 +10,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from fmcore.experiments import records
+from fmcore.experiments.evaluate.frechet import References, over_sets
 from fmcore.experiments.run.finished import Variant
 from fmcore.experiments.run.samples import Samples, samples
-from fmcore.metrics import features
-from fmcore.metrics.features import FeatureSpace
 from fmcore.sources import alignment_factor
-from fmcore.training import derived_seed
+from fmcore.training import seeded_generator
 
 if TYPE_CHECKING:
     from fmcore.experiments.run.finished import Run
@@ -27,14 +24,13 @@ if TYPE_CHECKING:
 PROPOSALS = 2000
 
 
-def measured_budgets(run: Run, spaces: list[FeatureSpace], own: Samples, real: Tensor) -> dict[str, Any]:
+def measured_budgets(run: Run, one: References, own: Samples) -> dict[str, Any]:
     """Frechet distances of generated images to the training split, for each of the budgets of the configuration.
 
     Args:
         run: whose flow.
-        spaces: feature spaces; distances are measured in the first.
+        one: the feature space of the distances, with its references.
         own: samples of the run as it is, which are not drawn again where a budget asks for the same.
-        real: held-out images, as many as a generated set has.
 
     Returns:
         "budgets", one entry a start, a grid and a number of steps: "start" ("source" or "pruned"), "steps" ("uniform"
@@ -44,13 +40,11 @@ def measured_budgets(run: Run, spaces: list[FeatureSpace], own: Samples, real: T
     settings = run.configuration.evaluation
     if not settings.budgets:
         return {}
-    space = spaces[0]
-    reference, held_out = features.train_moments(space, run.data), features.moments(space, real)
     found: dict[str, Any] = {"budgets": []}
     starts: dict[str, Any] = {"source": None}
     if settings.prune_tau is not None:
         starts["pruned"], pruned = run.pruned()
-        generator = torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, "pruning"))
+        generator = seeded_generator(settings.evaluation_seed, "pruning")
         found["pruning"] = {
             "tau": settings.prune_tau,
             "threshold": settings.prune_threshold,
@@ -69,19 +63,16 @@ def measured_budgets(run: Run, spaces: list[FeatureSpace], own: Samples, real: T
             images = own.images
         else:
             images = samples(run, len(own.images), source=source, variant=Variant(steps, factor)).images
-        sets = [features.moments(space, part) for part in images.split(len(images) // settings.generated_sets)]
-        distances = torch.tensor([features.distance(one, reference) for one in sets], dtype=torch.float64)
-        others = torch.tensor([features.distance(one, held_out) for one in sets], dtype=torch.float64)
-        measured = records.measurement(distances, "generated sets")
+        to_train, to_held_out = over_sets(one, images, settings.generated_sets)
         found["budgets"].append(
             {
                 "start": start,
                 "steps": grid,
                 "nfe": steps,
-                "feature_space": space.name,
-                "frechet_distance": measured["value"],
-                "spread": measured["spread"],
-                "to_held_out": float(others.mean()),
+                "feature_space": one.space.name,
+                "frechet_distance": to_train["value"],
+                "spread": to_train["spread"],
+                "to_held_out": to_held_out["value"],
             }
         )
     return found

@@ -62,13 +62,14 @@ def velocity_errors(run: Run, generator: torch.Generator) -> list[dict[str, floa
     settings, points = run.configuration.evaluation, training_points(run)
     exact = EmpiricalVelocity(points, run.path, scale=run.data.scaled)
     rows = torch.randint(len(points), (settings.velocity_pairs,), generator=generator)
-    pairs = run.data.scaled(points[rows.to(points.device)]), run.source.sample(len(rows), generator)
+    # x0 as the network saw it in training: run.source has the scale of the path already, and x_t would have it twice.
+    pairs = run.data.scaled(points[rows.to(points.device)]), run.fitted.source.sample(len(rows), generator)
     found = []
     for t in settings.velocity_times:
         parts = []
         for x1, x0 in zip(*(part.split(settings.solver_batch) for part in pairs), strict=True):
             x1, x0 = x1.to(run.device), x0.to(run.device)
-            time = min(t, run.path.t_max)
+            time = min(t, run.path.t_max)  # where sigma = 0, the exact velocity is not finite
             xt, target = run.path.interpolate_with_target(x0, x1, time)
             u = exact(xt, torch.tensor(time, device=run.device))
 
@@ -116,22 +117,29 @@ def hybrid_measures(run: Run, samples: Hybrids) -> list[dict[str, float]]:
 
     Returns:
         One entry a switch: "switch"; "distance_to_nearest_training_image" and its "standard_error" over starts, on the
-        scale [-1, 1]; "share_of_copies"; "share_decided", of starts from which the nearest training image is the one
-        that u* alone leads to.
+        scale [-1, 1], and "share_of_copies", both among the images themselves, as in `nearest.nearest_distances`;
+        "share_decided", of starts from which the nearest training image is the one that u* alone leads to. Where mirror
+        images were trained on, u* leads to them too: the share is taken among both, and so are
+        "distance_with_mirror_images" and "share_of_copies_with_mirror_images", which are there only then.
     """
-    train, scaled = training_points(run), run.data.scaled
-    goal = nearest_training_images(samples.exact.to(run.device), train, scaled).row[:, 0]
+    scaled, points = run.data.scaled, training_points(run)
+    images_alone = points[: len(run.training_images)]
+    goal = nearest_training_images(samples.exact.to(run.device), points, scaled).row[:, 0]
     found = []
     for switch, images in zip(samples.switches, samples.images, strict=True):
-        near = nearest_training_images(images.to(run.device), train, scaled)
+        among_all = nearest_training_images(images.to(run.device), points, scaled)
+        mirrored = len(points) > len(images_alone)
+        near = nearest_training_images(images.to(run.device), images_alone, scaled) if mirrored else among_all
         distance = near.distance[:, 0]
-        found.append(
-            {
-                "switch": switch,
-                "distance_to_nearest_training_image": float(distance.mean()),
-                "standard_error": float(distance.std()) / len(distance) ** 0.5 if len(distance) > 1 else 0.0,
-                "share_of_copies": near.share_of_copies(),
-                "share_decided": float((near.row[:, 0] == goal).double().mean()),
-            }
-        )
+        entry = {
+            "switch": switch,
+            "distance_to_nearest_training_image": float(distance.mean()),
+            "standard_error": float(distance.std()) / len(distance) ** 0.5 if len(distance) > 1 else 0.0,
+            "share_of_copies": near.share_of_copies(),
+            "share_decided": float((among_all.row[:, 0] == goal).double().mean()),
+        }
+        if mirrored:
+            entry["distance_with_mirror_images"] = float(among_all.distance[:, 0].mean())
+            entry["share_of_copies_with_mirror_images"] = among_all.share_of_copies()
+        found.append(entry)
     return found

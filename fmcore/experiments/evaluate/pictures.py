@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fmcore.data.images import to_uint8
 from fmcore.experiments.drawing import save, save_squares, show, tiled
-from fmcore.training import derived_seed
+from fmcore.training import seeded_generator
 
 if TYPE_CHECKING:
     from fmcore.experiments.evaluate.exact_velocity import Hybrids
@@ -39,7 +39,7 @@ def samples_figure(run: Run, generated: Tensor, nfe: int, file: Path, columns: i
         show(figure.add_subplot(place), tiled(images, across), title, data.levels)
 
     times = torch.linspace(0, run.path.t_max, 2 * columns + 1, dtype=torch.float64)
-    start = torch.Generator().manual_seed(derived_seed(run.configuration.evaluation.evaluation_seed, "journeys"))
+    start = seeded_generator(run.configuration.evaluation.evaluation_seed, "journeys")
     journeys = run.sample(3, start, times=times).trajectory
     assert journeys is not None
     journeys = journeys.cpu()

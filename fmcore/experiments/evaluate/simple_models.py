@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fmcore.data.images import ImageData, dequantize
+from fmcore.likelihood import bits_from_log_prob
 
 # Their cost and memory grow with the square of the pixels: 3,072 are those of a 32x32 image in colour.
 MOST_PIXELS = 3072
@@ -43,4 +44,4 @@ def gaussian_bits_per_dim(data: ImageData, generator: torch.Generator) -> Tensor
     train = dequantize(fitting_images(data), data.levels, generator).flatten(1).double()
     held_out = dequantize(data.held_out, data.levels, generator).flatten(1).double()
     fitted = torch.distributions.MultivariateNormal(train.mean(0), torch.cov(train.T))
-    return -fitted.log_prob(held_out) / (train.shape[1] * math.log(2)) + math.log2(data.levels / 2)
+    return bits_from_log_prob(fitted.log_prob(held_out), train.shape[1], data.levels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,15 +14,12 @@ from fmcore import velocity as velocities
 from fmcore.experiments import records
 from fmcore.experiments.config.experiment import Configuration, from_dict
 from fmcore.experiments.config.overrides import flat, with_overrides, without_place
-from fmcore.experiments.run import fitted_source
+from fmcore.experiments.run import fitted_source, same_data
 from fmcore.experiments.run.network import as_velocity, build_network, for_sampling
 from fmcore.experiments.run.training_batch import load_data, training_images
 from fmcore.experiments.run.weights import load_weights
 from fmcore.solvers import Solution, solve
-from fmcore.sources import Pruned
-
-if TYPE_CHECKING:
-    pass
+from fmcore.sources import Pruned, Source
 
 
 class Run:
@@ -44,7 +40,8 @@ class Run:
 
     Raises:
         FileNotFoundError: if the folder is no run, or its training has not finished.
-        ValueError: if a file in it is damaged, or a setting cannot be changed any more.
+        ValueError: if a file in it is damaged, a setting cannot be changed any more, or the data set has other images
+            than the run was trained on.
     """
 
     def __init__(self, folder: Path, overrides: Sequence[str] = ()) -> None:
@@ -57,6 +54,7 @@ class Run:
         self.configuration = with_overrides(trained, overrides)
         check_only_evaluation(trained, self.configuration)
         self.data = load_data(self.configuration)
+        same_data.check(self.data, folder)
         self.training_images = training_images(self.configuration, self.data)
         self.path = self.configuration.build_path()
         self.fitted = fitted_source.of_run(self.configuration, folder, self.data, self.training_images)
@@ -74,7 +72,7 @@ class Run:
         """Load other weights, such as those of a snapshot; raises as the class."""
         load_weights(self.network, file, self.configuration.source)
 
-    def pruned(self) -> tuple[Any, Pruned]:
+    def pruned(self) -> tuple[Source, Pruned]:
         """The source without directions in which there are no data, as `fitted_source.pruned_start`.
 
         Raises:
@@ -92,7 +90,7 @@ class Run:
         n: int,
         generator: torch.Generator,
         times: Tensor | None = None,
-        source: Any = None,
+        source: Source | None = None,
         variant: Variant | None = None,
     ) -> Solution:
         """Follow the flow from n source samples, with the solver of the configuration.

@@ -23,6 +23,7 @@ from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.networks.concat_squash import ConcatSquashNet
 from fmcore.solvers import solve
+from fmcore.sources import Source
 from fmcore.training import derived_seed
 from fmcore.training.maximum_likelihood import fit_flow
 from fmcore.velocity import Velocity
@@ -44,7 +45,7 @@ class FittedSource:
     """
 
     config: SourceConfig
-    source: Any
+    source: Source
     norms: tuple[float, float] | None = None
     path_scale: float = 1.0
 
@@ -75,13 +76,13 @@ class FittedSource:
         return lambda x, t: network(factor * x, t) / factor
 
     @property
-    def at_start(self) -> Any:
+    def at_start(self) -> Source:
         """The distribution of x_t at t = 0: the variance-exploding path starts from N(0, sigma_max^2 I)."""
         if isinstance(self.source, sources.Gaussian):
             return replace(self.source, std=self.source.std * self.path_scale)
         return self.source
 
-    def start(self, source: Any = None) -> Any:
+    def start(self, source: Source | None = None) -> Source:
         """`at_start` on the scale of the data; ``source`` in its place, if it is given."""
         chosen = self.at_start if source is None else source
         return chosen if self.norms is None else sources.NormAligned(chosen, self.norms[1], self.norms[0])
@@ -124,7 +125,7 @@ def _fit(config: SourceConfig, data: ImageData, images: Tensor, flips: bool, see
         return {"directions": centres, "weights": sizes}
     if config.distribution == "pruned":
         assert config.tau is not None
-        return axes_tensors(sources.pruning_axes(images, config.tau, flips, data.scaled))
+        return axes_tensors(axes_to_prune(data, images, flips, config.tau))
     if config.distribution == "flow":
         assert config.flow_steps is not None
         network = _flow_network(config, data.shape, seed)
@@ -167,7 +168,7 @@ def _build(
     fitted: dict[str, Tensor],
     images: Tensor,
     scaled: Callable[[Tensor], Tensor],
-) -> Any:
+) -> Source:
     kappa = float("inf") if config.kappa is None else config.kappa
     match config.distribution:
         case "gaussian":
@@ -195,6 +196,18 @@ def _build(
                 return solve(network.to(x.device), x, method="midpoint", steps=FLOW_STEPS).x
 
             return sources.FlowSource(sources.Gaussian(shape), transport)
+
+
+def axes_to_prune(data: ImageData, images: Tensor, flips: bool, tau: float) -> sources.PruningAxes:
+    """The principal axes of training images (n, C, H, W), and which of their ends are rejected.
+
+    Raises:
+        ValueError: if none is, so that nothing would be pruned.
+    """
+    axes = sources.pruning_axes(images, tau, flips, data.scaled)
+    if axes.count == 0:
+        raise ValueError(f"nothing to prune at tau={tau:g}: {axes.why_none()}")
+    return axes
 
 
 def axes_tensors(axes: sources.PruningAxes) -> dict[str, Tensor]:
@@ -264,17 +277,21 @@ def of_run(configuration: Configuration, folder: Path, images: ImageData, train_
 
 
 def keep_axes(data: ImageData, images: Tensor, flips: bool, tau: float, file: Path) -> None:
-    """Find the axes without data, which takes a minute for CIFAR-10, and keep them in a file, unless it has them."""
+    """Find the axes without data, which takes a minute for CIFAR-10, and keep them in a file, unless it has them.
+
+    Raises:
+        ValueError: if there are none, so that nothing would be pruned.
+    """
     about = {"tau": tau, "flips": flips, "images": len(images)}
     try:
         found = kept(about, file)
     except ValueError:  # of another tau, or cut off: they can be found again
         found = None
-    if found is None:
-        keep(axes_tensors(sources.pruning_axes(images, tau, flips, data.scaled)), about, file)
+    if found is None or not len(found["axes"]):
+        keep(axes_tensors(axes_to_prune(data, images, flips, tau)), about, file)
 
 
-def pruned_start(fitted: FittedSource, threshold: float, file: Path) -> tuple[Any, sources.Pruned]:
+def pruned_start(fitted: FittedSource, threshold: float, file: Path) -> tuple[Source, sources.Pruned]:
     """The source without the directions in which there are no data, for a network that was trained on all of them.
 
     Args:
@@ -287,5 +304,19 @@ def pruned_start(fitted: FittedSource, threshold: float, file: Path) -> tuple[An
     """
     from safetensors.torch import load_file
 
-    pruned = sources.Pruned(fitted.at_start, axes_from(load_file(file)), threshold)
+    source = fitted.at_start
+    assert isinstance(source, (sources.Gaussian, sources.ChiSphere))  # checked by the configuration
+    pruned = sources.Pruned(source, axes_from(load_file(file)), threshold)
     return fitted.start(pruned), pruned
+
+
+def check_starts(source: Source) -> None:
+    """Draw one sample, before the training and not after it.
+
+    Raises:
+        ValueError: if nothing can be drawn, since pruning has left hardly any direction.
+    """
+    try:
+        source.sample(1, torch.Generator().manual_seed(0))
+    except RuntimeError as error:
+        raise ValueError(f"nothing to start from: {error}") from None

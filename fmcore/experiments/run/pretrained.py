@@ -26,7 +26,8 @@ from fmcore.experiments.run.weights import keep_weights, load_weights
 from fmcore.networks.unet import UNet
 from fmcore.paths import AffinePath
 from fmcore.solvers import Solution, solve
-from fmcore.training import derived_seed
+from fmcore.sources import Source
+from fmcore.training import seeded_generator
 from fmcore.validation import unknown_name
 from fmcore.velocity import Velocity
 
@@ -54,7 +55,7 @@ class Pretrained:
     network: UNet
     velocity: Velocity
     path: AffinePath
-    source: Any
+    source: Source
     shape: tuple[int, int, int]
     levels: int
 
@@ -147,7 +148,7 @@ def keep(run: Run, folder: Path = FOLDER) -> Path:
 def change_by_rounding(run: Run, file: Path) -> float:
     """|| v_rounded - v || / || v || over points of the path to held-out images, at times spread over [0, t_max]."""
     few = run.data.held_out[torch.linspace(0, len(run.data.held_out) - 1, CHECKED).long()]
-    generator = torch.Generator().manual_seed(derived_seed(0, "rounding"))
+    generator = seeded_generator(0, "rounding")
     x1 = run.data.scaled(few)
     t = torch.linspace(0, run.path.t_max, len(x1))
     xt = run.path.interpolate(torch.randn(x1.shape, generator=generator), x1, t)

@@ -8,7 +8,7 @@ of processes, of which each takes every n-th chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch import Tensor
 from fmcore import distributed
 from fmcore.data.images import to_uint8
 from fmcore.experiments.run.finished import Variant
-from fmcore.training import derived_seed
+from fmcore.sources import Source
+from fmcore.training import seeded_generator
 
 if TYPE_CHECKING:
     from fmcore.experiments.run.finished import Run
@@ -47,7 +48,7 @@ def share(
     purpose: str,
     rank: int = 0,
     processes: int = 1,
-    source: Any = None,
+    source: Source | None = None,
     variant: Variant | None = None,
 ) -> Samples:
     """The part of `count` samples that one of several processes draws; the rest of both tensors is zero.
@@ -64,7 +65,7 @@ def share(
     nfe = torch.zeros(count)
     for number, place in chunks(count, settings.solver_batch, rank, processes):
         # On the CPU, whatever the device: the same noise everywhere.
-        generator = torch.Generator().manual_seed(derived_seed(settings.evaluation_seed, f"{purpose} {number}"))
+        generator = seeded_generator(settings.evaluation_seed, f"{purpose} {number}")
         solution = run.sample(place.stop - place.start, generator, source=source, variant=variant)
         images[place] = to_uint8(solution.x, run.data.levels).cpu()
         nfe[place] = solution.nfe
@@ -72,7 +73,11 @@ def share(
 
 
 def samples(
-    run: Run, count: int, purpose: str = "samples", source: Any = None, variant: Variant | None = None
+    run: Run,
+    count: int,
+    purpose: str = "samples",
+    source: Source | None = None,
+    variant: Variant | None = None,
 ) -> Samples:
     """All samples, in every process; see `share`."""
     mine = share(run, count, purpose, distributed.rank(), distributed.processes(), source, variant)

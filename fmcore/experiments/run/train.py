@@ -3,6 +3,7 @@
 config.json            the whole configuration
 checkpoint.pt          everything needed to resume
 weights.safetensors    the averaged weights, to sample from
+data.json              the fingerprint of the data set
 source.safetensors     what the source took from the data, and its configuration
 pruning.safetensors    axes without data, if prune_tau was set
 losses.csv             step, loss
@@ -19,15 +20,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from fmcore import distributed
-from fmcore.atomic import write_file
+from fmcore.atomic import locked, write_file
 from fmcore.checkpoints import check_same
+from fmcore.data.images import ImageData
 from fmcore.experiments import records
 from fmcore.experiments.config.experiment import Configuration, from_dict
 from fmcore.experiments.config.overrides import flat, to_dict, without_place
-from fmcore.experiments.run import fitted_source
+from fmcore.experiments.run import fitted_source, same_data
+from fmcore.experiments.run.fitted_source import FittedSource
 from fmcore.experiments.run.network import build_network
 from fmcore.experiments.run.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.run.snapshots import Snapshots
@@ -40,6 +43,7 @@ FILES = (
     "config.json",
     "checkpoint.pt",
     "weights.safetensors",
+    same_data.FILE,
     fitted_source.FILE,
     fitted_source.AXES_FILE,
     "losses.csv",
@@ -63,6 +67,9 @@ def train_run(
     Started by torchrun, all processes call this; process 0 writes. With `minutes`, the configuration that is left has
     the number of steps that fitted into them.
 
+    The process is left as it was, PyTorch's generators and settings too, with one exception: on the CPU under Linux it
+    goes on keeping memory that it frees (`fmcore.training.device.keep_freed_memory`), which cannot be undone.
+
     Args:
         configuration: of the experiment.
         folder: of the run.
@@ -72,16 +79,18 @@ def train_run(
 
     Raises:
         FileExistsError: if the folder is not empty and neither resume nor overwrite was asked for.
-        ValueError: if resume was asked for with another configuration; the message names the fields that differ.
+        ValueError: if resume was asked for with another configuration (the message names the fields that differ) or
+            other images, or if there is nothing to prune.
     """
-    with distributed.session(distributed.local_device()):
+    with distributed.session(distributed.local_device()), distributed.in_first(locked(folder)):
         images = load_data(configuration)
         train_on = training_images(configuration, images)
         settings = configuration.training
         model = build_network(configuration, images.shape).to(distributed.local_device())
-        distributed.first(lambda: prepare_folder(configuration, folder, resume, overwrite))
+        distributed.first(lambda: prepare_folder(configuration, images, folder, resume, overwrite))
         distributed.first(lambda: fitted_source.fit_once(configuration, folder, images, train_on))
         source = fitted_source.of_run(configuration, folder, images, train_on)
+        distributed.first(lambda: check_sources(configuration, images, train_on, source, folder))
         snapshots = Snapshots(folder, configuration.evaluation.curve_every)
 
         def keep_all(step: int, averaged: nn.Module) -> None:
@@ -106,6 +115,7 @@ def train_run(
         record = {
             "experiment": configuration.experiment,
             "configuration": without_place(configuration),
+            "data": {"name": images.name, "fingerprint": same_data.kept(folder)},
             "environment": records.environment(),
             "norm_factor": source.factor,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -135,8 +145,23 @@ def train_run(
         distributed.first(leave)
 
 
-def prepare_folder(configuration: Configuration, folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder ready for a run and write config.json; raises as `train_run`."""
+def check_sources(
+    configuration: Configuration, images: ImageData, train_on: Tensor, source: FittedSource, folder: Path
+) -> None:
+    """Raise ValueError if samples of a pruned source cannot be drawn: those of training, or those of the evaluation."""
+    tau, threshold = configuration.evaluation.prune_tau, configuration.evaluation.prune_threshold
+    if configuration.source.distribution == "pruned":
+        fitted_source.check_starts(source.source)
+    if tau is not None and threshold is not None:
+        file = folder / fitted_source.AXES_FILE
+        fitted_source.keep_axes(images, train_on, configuration.flips, tau, file)
+        fitted_source.check_starts(fitted_source.pruned_start(source, threshold, file)[1])
+
+
+def prepare_folder(
+    configuration: Configuration, images: ImageData, folder: Path, resume: bool, overwrite: bool
+) -> None:
+    """Make the folder ready for a run; write config.json and data.json; raises as `train_run`."""
     if resume and overwrite:
         raise ValueError("--resume continues a run and --overwrite starts it anew: choose one")
     if folder.exists() and not folder.is_dir():
@@ -156,9 +181,12 @@ def prepare_folder(configuration: Configuration, folder: Path, resume: bool, ove
         if configuration.training.minutes is not None:  # the steps that fit into them may have been set
             asked["training"]["steps"] = saved.training.steps
         check_same(flat(without_place(saved)), flat(asked), f"the run in {folder} was started")
+        same_data.check(images, folder)
     if overwrite:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(config, to_dict(configuration))
+    if not (folder / "checkpoint.pt").exists():  # else nobody knows what a run of an earlier version has seen
+        same_data.keep(images, folder)

@@ -16,7 +16,7 @@ from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.run.fitted_source import FittedSource
 from fmcore.networks.unet import UNet
 from fmcore.sources import Gaussian
-from fmcore.training import Prepare, derived_seed, random_flips, resident
+from fmcore.training import Prepare, random_flips, resident, seeded_generator
 
 
 def training_images(configuration: Configuration, images: ImageData) -> Tensor:
@@ -30,7 +30,7 @@ def training_images(configuration: Configuration, images: ImageData) -> Tensor:
         return images.train
     if count > len(images.train):
         raise ValueError(f"train_images={count}, and {images.name} has {len(images.train)}: ask for fewer, or for none")
-    generator = torch.Generator().manual_seed(derived_seed(configuration.training.seed, "train_images"))
+    generator = seeded_generator(configuration.training.seed, "train_images")
     return images.train[torch.randperm(len(images.train), generator=generator)[:count]]
 
 
@@ -80,7 +80,7 @@ def batch_loss(configuration: Configuration, images: ImageData, train_on: Tensor
         def empirical(model: UNet, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
             rows = draw_bank(held, further, generator)[0].to(batch[1].device)
             bank = as_points(rows, generator)
-            return losses.empirical_flow_matching(model, *batch, bank, generator=generator, path=path)
+            return losses.empirical_flow_matching(model, path, *batch, bank, generator=generator)
 
         return empirical
     measure = getattr(losses, configuration.loss)

@@ -27,12 +27,13 @@ from torch import Tensor
 from fmcore import data
 from fmcore.closed_form import EmpiricalVelocity
 from fmcore.experiments import records
-from fmcore.experiments.config.experiment import EXTRA_FORBIDDEN
-from fmcore.experiments.config.overrides import without_place
+from fmcore.experiments.config.experiment import check_data_dir
+from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, without_place
 from fmcore.papers.bertrand2025.collapse_cosines import cosines, time_of_collapse
 from fmcore.papers.chosen_images import training_images
 from fmcore.paths import rectified
-from fmcore.training import derived_seed
+from fmcore.settings import checked
+from fmcore.training import seeded_generator
 
 HEIGHTS = {"digits": 8, "cifar10": 32, "imagenet32": 32, "imagenet64": 64, "imagenet128": 128}
 BINS = 40  # of the histograms, over [-1, 1]
@@ -72,6 +73,8 @@ class CollapseConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        checked(self)
+        check_data_dir(self.data, self.data_dir)
         for name, bound in {"images": 2, "pairs": 2, "times": 1, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -143,7 +146,7 @@ def training_points(configuration: CollapseConfig) -> tuple[Tensor, Callable[[Te
         ValueError: if there are fewer than asked for, or fewer than pairs.
         OSError: if the data is not there.
     """
-    chance = _generator(configuration, "points")
+    chance = seeded_generator(configuration.seed, "points")
     if configuration.data == "two_moons":
         assert configuration.images is not None  # checked by the configuration
         return data.toy.two_moons(configuration.images, chance), None
@@ -164,7 +167,7 @@ def measure(configuration: CollapseConfig, progress: bool = True) -> dict[str, A
 
     points, scale = training_points(configuration)
     start = time.perf_counter()
-    chance = _generator(configuration, "pairs")
+    chance = seeded_generator(configuration.seed, "pairs")
     chosen = points[torch.randperm(len(points), generator=chance)[: configuration.pairs]]
     x1 = chosen if scale is None else scale(chosen)
     x0 = torch.randn(x1.shape, generator=chance)
@@ -195,7 +198,7 @@ def measure(configuration: CollapseConfig, progress: bool = True) -> dict[str, A
         "values": {
             "time_of_collapse": {
                 label(size): time_of_collapse(
-                    found[size], times, threshold, share, _generator(configuration, "resampling")
+                    found[size], times, threshold, share, seeded_generator(configuration.seed, "resampling")
                 )
                 for size in sizes
             },
@@ -246,7 +249,3 @@ def rows_shown(configuration: CollapseConfig) -> list[tuple[float, int]]:
 def label(size: int | None) -> str:
     """What a size is called in records and pictures."""
     return "the plane" if size is None else f"{size}x{size} pixels"
-
-
-def _generator(configuration: CollapseConfig, purpose: str) -> torch.Generator:
-    return torch.Generator().manual_seed(derived_seed(configuration.seed, purpose))

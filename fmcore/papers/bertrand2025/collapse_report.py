@@ -1,20 +1,17 @@
-"""The collapse of the exact velocity for people: the folder with its record and picture, and tables of its values."""
+"""The collapse of the exact velocity for people: its picture, and tables of its values."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmcore.experiments import records
-from fmcore.experiments.drawing import INK, MUTED, plain, save
-from fmcore.papers.bertrand2025.collapse import CollapseConfig, label, measure
+from fmcore.experiments.drawing import INK, MUTED, plain
+from fmcore.papers.bertrand2025.collapse import label
 from fmcore.papers.printing import values_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FILES = ("record.json", "collapse.png")
 TITLES = {
     "two_moons": "Two moons",
     "digits": "Digits",
@@ -23,23 +20,6 @@ TITLES = {
     "imagenet64": "ImageNet 64x64",
     "imagenet128": "ImageNet 128x128",
 }
-
-
-def measure_run(
-    configuration: CollapseConfig, folder: Path, overwrite: bool = False, progress: bool = True
-) -> dict[str, Any]:
-    """Measure, leave record.json and collapse.png in the folder, and return the record.
-
-    Raises:
-        FileExistsError: if the folder is not empty, unless it holds such files alone and overwrite was asked for.
-        ValueError, OSError: as `fmcore.papers.bertrand2025.collapse.training_points`.
-    """
-    records.check_folder(folder, overwrite, FILES)
-    record = measure(configuration, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / "record.json", record)
-    save(collapse_figure(record), folder / "collapse.png")
-    return record
 
 
 def collapse_figure(record: dict[str, Any]) -> Figure:
@@ -125,9 +105,9 @@ def nearest(times: list[float], t: float) -> int:
 
 def show_values(record: dict[str, Any]) -> None:
     """Print what was measured, each value with its spread."""
-    from rich.console import Console
+    from fmcore.console.tables import Console
 
     about, console = record["measurement"], Console()
-    console.print(values_table(f"{record['experiment']}: what was measured", record["values"], decimals_of_spread=4))
+    console.show(values_table(f"{record['experiment']}: what was measured", record["values"], decimals_of_spread=4))
     console.print(f"time of collapse: {about['time_of_collapse_is']}", markup=False)
     console.print(f"mean cosine: {about['mean_cosine_at_is']}", markup=False)

@@ -9,7 +9,7 @@ from typing import Any
 from fmcore.papers import reference
 from fmcore.papers.bertrand2025.collapse import MEASUREMENTS, label
 from fmcore.papers.bertrand2025.experiments import SIZES, TARGETS
-from fmcore.papers.blocks import Block, with_spread
+from fmcore.papers.blocks import Block, cell, with_spread
 
 Record = dict[str, Any]
 
@@ -47,7 +47,8 @@ NOTES = (
     "FD is the Frechet distance in the features of a classifier of the same data set; 'FD real' that of as many "
     "held-out images to the training split. It is no FID and says nothing beside one.",
     "The nearest training image is one that the network was trained on, by Euclidean distance on the scale [-1, 1]. A "
-    "copy is a sample three times nearer to it than to the second nearest.",
+    "copy is a sample three times nearer to it than to the second nearest. Mirror images are not among the training "
+    "images, also where a network was trained on them too: the copy of one counts as new.",
     "Decided: the nearest training image is the one that u* alone leads to from the same noise.",
 )
 
@@ -183,8 +184,3 @@ def errors(record: Record | None) -> tuple[str, ...]:
     """The error of the network at ERROR_TIMES, blank without a record."""
     measured = {round(one["t"], 4): one["error"] for one in (record or {}).get("velocity_error", [])}
     return tuple(cell(measured.get(t), 3) for t in ERROR_TIMES)
-
-
-def cell(value: float | None, places: int = 2) -> str:
-    """A number with its decimals, or nothing."""
-    return "" if value is None else f"{value:.{places}f}"

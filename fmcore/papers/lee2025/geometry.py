@@ -28,6 +28,7 @@ from torch import Tensor
 from fmcore import sources
 from fmcore.data.images import ImageData
 from fmcore.experiments import records
+from fmcore.experiments.config.experiment import check_data_dir
 from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, without_place
 from fmcore.experiments.config.source import SourceConfig, check_pruning
 from fmcore.experiments.records import number
@@ -35,8 +36,9 @@ from fmcore.experiments.run import fitted_source
 from fmcore.papers.chosen_images import training_images
 from fmcore.papers.lee2025 import experiments as lee2025
 from fmcore.papers.lee2025.pruned_share import Shares, shares_of
+from fmcore.settings import checked
 from fmcore.sources.cosine_transform import TO_COLOUR_DIFFERENCES
-from fmcore.training import derived_seed
+from fmcore.training import seeded_generator
 
 CHUNK = 1000  # images at once
 SHOWN = 6  # ends of axes in the picture, of each kind
@@ -83,6 +85,8 @@ class GeometryConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        checked(self)
+        check_data_dir(self.data, self.data_dir)
         for name, bound in {"images": 2, "directions": 100, "clusters": 0, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -152,7 +156,7 @@ def measure(configuration: GeometryConfig, progress: bool = True) -> Measured:
     """
     say: Callable[[str], Any] = (lambda line: print(line, file=sys.stderr)) if progress else (lambda line: None)
     data, images = training_images(
-        configuration.data, configuration.data_dir, configuration.images, _generator(configuration, "points")
+        configuration.data, configuration.data_dir, configuration.images, seeded_generator(configuration.seed, "points")
     )
     if configuration.clusters > len(images):
         raise ValueError(f"clusters={configuration.clusters}, and there are {len(images)} images: take fewer clusters")
@@ -169,7 +173,7 @@ def measure(configuration: GeometryConfig, progress: bool = True) -> Measured:
             configuration.threshold,
             configuration.all_thresholds,
             configuration.directions,
-            _generator(configuration, "noise"),
+            seeded_generator(configuration.seed, "noise"),
         )
     first = next(iter(found.values()))
     for part in ("rejected_ends", "rejected_share", "proposals"):
@@ -272,7 +276,3 @@ def clusters(configuration: GeometryConfig, data: ImageData, images: Tensor) -> 
         values[f"cosine of centres {a + 1} and {b + 1}"] = number(float(flat[a] @ flat[b]))
     values["cosine of images with their centre"] = records.measurement(torch.cat(own).double(), "images")
     return centres, values
-
-
-def _generator(configuration: GeometryConfig, purpose: str) -> torch.Generator:
-    return torch.Generator().manual_seed(derived_seed(configuration.seed, purpose))

@@ -1,4 +1,4 @@
-"""The geometry of images for people: the folder with its record and picture.
+"""The geometry of images for people: its picture, and the table of its values.
 
 `fmcore measure lee2025/geometry/DATA`; see `fmcore.papers.lee2025.geometry`.
 """
@@ -6,40 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from fmcore.experiments import records
-from fmcore.experiments.drawing import INK, MUTED, plain, save
+from fmcore.experiments.drawing import INK, MUTED, plain
 from fmcore.papers.blocks import show_blocks
-from fmcore.papers.lee2025.geometry import GeometryConfig, Measured, measure
+from fmcore.papers.lee2025.geometry import Measured
 from fmcore.papers.lee2025.geometry_table import NOTES, TITLES, block_of, of_paper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FILES = ("record.json", "geometry.png")
 OURS, THEIRS = "#1F4E8C", "#C4551A"
-
-
-def measure_run(
-    configuration: GeometryConfig, folder: Path, overwrite: bool = False, progress: bool = True
-) -> dict[str, Any]:
-    """Measure, leave record.json and geometry.png in the folder, and return the record.
-
-    Raises:
-        FileExistsError: if the folder is not empty, unless it holds such files alone and overwrite was asked for.
-        ValueError, OSError: as `fmcore.papers.lee2025.geometry.measure`.
-    """
-    records.check_folder(folder, overwrite, FILES)
-    found = measure(configuration, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / "record.json", found.record)
-    save(geometry_figure(found), folder / "geometry.png")
-    return found.record
 
 
 def geometry_figure(found: Measured) -> Figure:

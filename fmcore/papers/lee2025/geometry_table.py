@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fmcore.papers import reference
-from fmcore.papers.blocks import Block
+from fmcore.papers.blocks import Block, cell
 from fmcore.papers.lee2025.geometry import MEASUREMENTS
 
 Record = dict[str, Any]
@@ -84,11 +84,6 @@ def of_paper(data: str) -> Numbers:
     if found:
         found["mean_length", "noise / images"] = found["mean_length", "noise"] / found["mean_length", "images"]
     return found
-
-
-def cell(value: float | None, places: int) -> str:
-    """A number with its decimals, or nothing."""
-    return "" if value is None else f"{value:,.{places}f}"
 
 
 def text(found: dict[str, Any], places: int | None, factor: float = 1) -> str:

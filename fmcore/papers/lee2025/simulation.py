@@ -43,7 +43,7 @@ from fmcore.papers.lee2025.simulation_setting import DENSITY_STEPS, MEASURES, PA
 from fmcore.solvers import solve
 from fmcore.sources import ChiSphere, Pruned, PruningAxes, pruning_axes
 from fmcore.sources.tabulated import chi
-from fmcore.training.batches import derived_seed
+from fmcore.training import derived_seed, seeded_generator
 from fmcore.validation import unknown_name
 
 CACHED, PRUNED_COSINE, TOLERANCE = 20_000, 0.98, 1e-4
@@ -69,7 +69,7 @@ def target(setting: Setting) -> Tensor:
 
 def seeded(setting: Setting, purpose: str) -> torch.Generator:
     """A generator of its own for each purpose."""
-    return torch.Generator().manual_seed(derived_seed(setting.seed, purpose))
+    return seeded_generator(setting.seed, purpose)
 
 
 def pruned_ring(data: Tensor) -> Pruned:

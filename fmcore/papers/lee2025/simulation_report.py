@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fmcore.experiments import records
 from fmcore.experiments.config.overrides import to_dict
-from fmcore.experiments.drawing import save
 from fmcore.papers import reference
 from fmcore.papers.blocks import Block, show_blocks
 from fmcore.papers.lee2025.simulation import simulate, summary
@@ -29,7 +28,6 @@ from fmcore.papers.lee2025.simulation_setting import (
     SimulationConfig,
 )
 
-FILES = ("record.json", "simulation.png")
 NAMES = {
     "independent": "ring, independent",
     "transport": "ring, OT",
@@ -92,22 +90,6 @@ def rounded(values: Tensor) -> Any:
     if values.ndim > 0:
         return [rounded(part) for part in values]
     return float(f"{float(values):.5g}") if bool(values.isfinite()) else None
-
-
-def measure_run(
-    configuration: SimulationConfig, folder: Path, overwrite: bool = False, progress: bool = True
-) -> dict[str, Any]:
-    """Measure, leave record.json and simulation.png in the folder, and return the record.
-
-    Raises:
-        FileExistsError: if the folder is not empty, unless it holds such files alone and overwrite was asked for.
-    """
-    records.check_folder(folder, overwrite, FILES)
-    record = measured(configuration, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / "record.json", record)
-    save(distances_figure(record), folder / "simulation.png")
-    return record
 
 
 def distances_figure(record: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from fmcore.settings import checked
 from fmcore.validation import unknown_name
 
 DENSITY_STEPS = (20, 200, 6_000, 10_000)
@@ -51,6 +52,9 @@ class Setting:
     points: int = 1024
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        checked(self)
+
     def checkpoints(self, scenario: str) -> tuple[int, ...]:
         """Steps after which a scenario is measured, the last among them."""
         steps, every = (self.full_steps, self.full_every) if is_full(scenario) else (self.steps, self.every)
@@ -79,6 +83,7 @@ class SimulationConfig(Setting):
     scenarios: tuple[str, ...] = SCENARIOS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.scenarios:
             if name not in SCENARIOS:
                 raise unknown_name("scenario", name, SCENARIOS)

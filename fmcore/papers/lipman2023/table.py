@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fmcore.experiments.config.former import completed
 from fmcore.experiments.config.overrides import flat, without_place
 from fmcore.papers import reference
 from fmcore.papers.blocks import cell
@@ -106,12 +107,15 @@ def measured(record: dict[str, Any]) -> dict[str, float | None]:
 
 
 def changed(record: dict[str, Any]) -> tuple[str, ...]:
-    """The settings in which a run differs from the experiment of its name, apart from those of the evaluation."""
-    ours, named = flat(record["configuration"]), flat(without_place(ROWS[record["experiment"]]))
+    """The settings in which a run differs from the experiment of its name, apart from those of the evaluation.
+
+    What the configuration of an older record lacks is what was done before there was a choice.
+    """
+    ours, named = flat(completed(record["configuration"])), flat(without_place(ROWS[record["experiment"]]))
     return tuple(
-        f"{name.rpartition('.')[2]}={ours.get(name)}"
+        f"{name.rpartition('.')[2]}={ours[name]}"
         for name, value in named.items()
-        if not name.startswith("evaluation.") and ours.get(name) != value
+        if not name.startswith("evaluation.") and name in ours and ours[name] != value
     )
 
 
@@ -122,15 +126,13 @@ def number(text: str | None) -> float | None:
 
 def show_comparison(rows: Sequence[Row]) -> None:
     """Print the paper's numbers beside ours, one table a data set, and what one must know to read them."""
-    from rich.console import Console
+    from fmcore.console.tables import Console
 
-    console = Console()
-    # Wide enough for every column, also where the output is no terminal and its width is not known.
-    console = Console(width=max(console.width, 140))
+    console = Console(least=140)
     console.print("Lipman et al. 2023, Table 1: paper against ours; blank where nothing was run\n", markup=False)
     for size in SIZES:
         block = [row for row in rows if row.size == size]
-        console.print(block_table(size, block))
+        console.show(block_table(size, block))
         for row in block:
             if row.changed:
                 console.print(f"* {METHODS[row.method]}: our run has {', '.join(row.changed)}", markup=False)

@@ -17,14 +17,14 @@ means of data and noise,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fmcore.validation import check_pair, check_time, expand_time, unknown_name
+from fmcore.paths.times import check_not_counted
+from fmcore.validation import check_pair, check_time, expand_time
 
 Schedule = Callable[[Tensor], Tensor]
 
@@ -36,8 +36,11 @@ LAST_TIME = 1 - 1e-5
 class AffinePath:
     """The path x_t = alpha_t x1 + sigma_t x0.
 
+    Paths of equal name and parameters are equal, and have equal hashes. Those of this package can be pickled and
+    copied; one of your own can if its schedules are functions of a module, or methods, and not lambdas.
+
     Attributes:
-        name: the name under which :func:`by_name` finds the path.
+        name: the name under which :func:`fmcore.paths.by_name` finds the path.
         alpha, sigma: schedules; each maps times of any shape to values of that shape.
         d_alpha, d_sigma: their derivatives in t.
         t_max: the last time at which velocities are finite; train and solve on [0, t_max].
@@ -51,7 +54,7 @@ class AffinePath:
     d_alpha: Schedule = field(repr=False, compare=False)
     d_sigma: Schedule = field(repr=False, compare=False)
     t_max: float = LAST_TIME
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict, hash=False)  # a mapping has no hash
     straight: bool = False
 
     @property
@@ -66,17 +69,17 @@ class AffinePath:
     def interpolate(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
         """Return x_t = alpha_t x1 + sigma_t x0, shape (B, *shape), for t of shape () or (B,)."""
         check_pair(x0, x1)
-        return self._interpolate(x0, x1, expand_time(check_time(t, x1), x1))
+        return self._interpolate(x0, x1, _times(t, x1))
 
     def target(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
         """Return d x_t / dt = alpha_t' x1 + sigma_t' x0, what conditional flow matching regresses on."""
         check_pair(x0, x1)
-        return self._target(x0, x1, expand_time(check_time(t, x1), x1))
+        return self._target(x0, x1, _times(t, x1))
 
     def interpolate_with_target(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return :meth:`interpolate` and :meth:`target` together, for a training step: checked once."""
         check_pair(x0, x1)
-        t = expand_time(check_time(t, x1), x1)
+        t = _times(t, x1)
         return self._interpolate(x0, x1, t), self._target(x0, x1, t)
 
     def velocity(self, xt: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
@@ -88,7 +91,7 @@ class AffinePath:
             t: shape () or (B,), in [0, t_max]; at sigma_t = 0 the result is not finite.
         """
         check_pair(xt, x1)
-        t = expand_time(check_time(t, xt), xt)
+        t = _times(t, xt)
         return self.d_sigma(t) / self.sigma(t) * (xt - self.alpha(t) * x1) + self.d_alpha(t) * x1
 
     def velocity_to_data(self, velocity: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
@@ -148,131 +151,11 @@ class AffinePath:
         return torch.addcmul(self.d_alpha(t) * x1, self.d_sigma(t), x0)
 
     def _at(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        t = expand_time(check_time(t, x), x)
+        t = _times(t, x)
         return self.alpha(t), self.sigma(t), self.d_alpha(t), self.d_sigma(t)
 
 
-def ot(sigma_min: float = 0.0) -> AffinePath:
-    """Conditional optimal-transport path: alpha = t, sigma = 1 - (1 - sigma_min) t (Lipman et al. 2023, eq. 20).
-
-    Args:
-        sigma_min: standard deviation at the data, in [0, 1). The paper's text gives no value; 0 is rectified flow.
-    """
-    if not 0 <= sigma_min < 1:
-        raise ValueError(f"sigma_min is {sigma_min}: it must be at least 0 and below 1.")
-    slope = 1 - sigma_min
-    return AffinePath(
-        name="ot",
-        alpha=lambda t: t,
-        sigma=lambda t: (1 - t) + sigma_min * t,  # as 1 - (1 - sigma_min) t it would lose its digits near t = 1
-        d_alpha=torch.ones_like,
-        d_sigma=lambda t: torch.full_like(t, -slope),
-        t_max=1.0 if sigma_min > 0 else LAST_TIME,
-        parameters={"sigma_min": sigma_min},
-        straight=sigma_min == 0,
-    )
-
-
-def rectified() -> AffinePath:
-    """Straight line x_t = (1 - t) x0 + t x1: the OT path with sigma_min = 0 (Liu et al. 2022)."""
-    return AffinePath(
-        name="rectified",
-        alpha=lambda t: t,
-        sigma=lambda t: 1 - t,
-        d_alpha=torch.ones_like,
-        d_sigma=lambda t: torch.full_like(t, -1.0),
-        straight=True,
-    )
-
-
-def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> AffinePath:
-    """Variance-preserving diffusion path: alpha = exp(-T(s)/2), sigma^2 = 1 - alpha^2, with s = 1 - t.
-
-    T(s) = s beta_min + s^2 (beta_max - beta_min) / 2 is the integral of the noise rate beta (Song et al. 2021;
-    Lipman et al. 2023, eq. 18). sigma is computed with expm1, which keeps its digits near the data.
-
-    Args:
-        beta_min, beta_max: noise rates at the data and at the source, 0 < beta_min <= beta_max.
-    """
-    if not 0 < beta_min <= beta_max:
-        raise ValueError(f"beta_min is {beta_min} and beta_max {beta_max}: they must satisfy 0 < beta_min <= beta_max.")
-
-    def total(t: Tensor) -> Tensor:
-        s = 1 - t
-        return s * beta_min + s * s * ((beta_max - beta_min) / 2)
-
-    def rate(t: Tensor) -> Tensor:
-        return beta_min + (1 - t) * (beta_max - beta_min)
-
-    def sigma(t: Tensor) -> Tensor:
-        return (-torch.expm1(-total(t))).sqrt()
-
-    return AffinePath(
-        name="variance_preserving",
-        alpha=lambda t: torch.exp(-total(t) / 2),
-        sigma=sigma,
-        d_alpha=lambda t: rate(t) / 2 * torch.exp(-total(t) / 2),
-        d_sigma=lambda t: -rate(t) * torch.exp(-total(t)) / (2 * sigma(t)),
-        parameters={"beta_min": beta_min, "beta_max": beta_max},
-    )
-
-
-def variance_exploding(sigma_min: float = 0.01, sigma_max: float = 50.0) -> AffinePath:
-    """Variance-exploding diffusion path: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^(1 - t).
-
-    Song et al. 2021 and Lipman et al. 2023, eq. 16. The data keep their size and the noise starts large, so sampling
-    starts from N(0, sigma_max^2 I), not from N(0, I): see :attr:`AffinePath.source_scale`.
-
-    Args:
-        sigma_min, sigma_max: standard deviation of the noise at the data and at the source, 0 < sigma_min < sigma_max.
-    """
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"sigma_min is {sigma_min} and sigma_max {sigma_max}: they must satisfy 0 < min < max.")
-    log_ratio = math.log(sigma_max / sigma_min)
-
-    def sigma(t: Tensor) -> Tensor:
-        return sigma_min * torch.exp((1 - t) * log_ratio)
-
-    return AffinePath(
-        name="variance_exploding",
-        alpha=torch.ones_like,
-        sigma=sigma,
-        d_alpha=torch.zeros_like,
-        d_sigma=lambda t: -log_ratio * sigma(t),
-        parameters={"sigma_min": sigma_min, "sigma_max": sigma_max},
-    )
-
-
-def cosine() -> AffinePath:
-    """Trigonometric path: alpha = sin(pi t / 2), sigma = cos(pi t / 2), so alpha^2 + sigma^2 = 1.
-
-    The continuous form of the cosine schedule of Nichol & Dhariwal 2021 (Albergo & Vanden-Eijnden 2023).
-    """
-    half_pi = math.pi / 2
-    return AffinePath(
-        name="cosine",
-        alpha=lambda t: torch.sin(half_pi * t),
-        # cos(pi t / 2) written as a sine of 1 - t: exact 0 at t = 1, and full precision just before it.
-        sigma=lambda t: torch.sin(half_pi * (1 - t)),
-        d_alpha=lambda t: half_pi * torch.sin(half_pi * (1 - t)),
-        d_sigma=lambda t: -half_pi * torch.sin(half_pi * t),
-    )
-
-
-_KNOWN: dict[str, Callable[..., AffinePath]] = {
-    make.__name__: make for make in (rectified, ot, variance_preserving, variance_exploding, cosine)
-}
-
-
-def by_name(name: str, **parameters: float) -> AffinePath:
-    """Build a path from a configuration: ``by_name("ot", sigma_min=0.1)``.
-
-    Raises:
-        ValueError: for an unknown name (the known ones are listed) or a parameter that the path does not take.
-    """
-    if name not in _KNOWN:
-        raise unknown_name("path", name, _KNOWN)
-    try:
-        return _KNOWN[name](**parameters)
-    except TypeError as error:
-        raise ValueError(f"path {name!r} does not take these parameters: {error}") from error
+def _times(t: Tensor | float, x: Tensor) -> Tensor:
+    """Times of shape () or (B,), ready to multiply x (B, *shape)."""
+    check_not_counted(t)
+    return expand_time(check_time(t, x), x)
