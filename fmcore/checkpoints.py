@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fmcore.atomic import replaced
+from fmcore.atomic import cannot, replaced
 
 # What reading a file that was cut off, altered, or never was a checkpoint may raise.
 DAMAGE = (
@@ -18,14 +18,23 @@ DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
     KeyError,
-    OSError,
     RuntimeError,
     TypeError,
     ValueError,
 )
 # Raised with every change of what a checkpoint holds.
 FORMAT = 2
-CONTENT = {"format", "config", "model", "ema", "optimizer", "losses", "seconds", "processes", "notes"}
+CONTENT = {
+    "format": int,
+    "config": dict,
+    "model": dict,
+    "ema": dict,
+    "optimizer": dict,
+    "losses": torch.Tensor,
+    "seconds": float,
+    "processes": int,
+    "notes": list,
+}
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -42,6 +51,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: if the file is damaged, is not a checkpoint, or was made by another version of this package.
+        OSError: if it cannot be read, which says nothing about what is in it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -50,7 +60,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign files, which are refused anyway
             state = dict(torch.load(path, map_location="cpu", weights_only=True))
-        missing = CONTENT - set(state)
+    except OSError as error:
+        raise cannot("read", path, error) from error
     except DAMAGE as error:
         raise ValueError(f"{path} is damaged or is not a checkpoint; train again from the start") from error
     made_by = state.get("format", 1)
@@ -59,8 +70,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} was made by another version of this package (format {made_by}, this one reads {FORMAT}): "
             "finish the run with that version, or train again from the start"
         )
-    if missing:
-        raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(sorted(missing))}")
+    if missing := sorted(set(CONTENT) - set(state)):
+        raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(missing)}")
+    if wrong := [name for name, kind in CONTENT.items() if not isinstance(state[name], kind)]:
+        raise ValueError(
+            f"{path} is not a checkpoint of this package: its {wrong[0]} is no {CONTENT[wrong[0]].__name__}"
+        )
     return state
 
 

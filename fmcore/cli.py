@@ -259,11 +259,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             app.cli(prog="fmcore", args=arguments, description="Flow matching from first principles.")
         finally:
-            sys.stdout.flush()  # here, where it may fail, and not at the end of Python
+            if sys.stdout is not None:  # closed by whoever started this
+                sys.stdout.flush()  # here, where it may fail, and not at the end of Python
     except BrokenPipeError:
         # Nobody reads on, as in "fmcore list | head -1". What is left goes nowhere, or Python would complain about it.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; a training run continues with the same command and --resume", file=sys.stderr)

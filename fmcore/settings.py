@@ -49,16 +49,17 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, np.generic) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0):
         value = value.item()
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    optional = ""
     if NoneType in kinds:
         if value is None:
             return None
+        optional = ", or None"
         kinds = tuple(one for one in kinds if one is not NoneType)
-    optional = ", or None" if len(kinds) < len(get_args(kind)) else ""
     if len(kinds) != 1:
         return value  # of several kinds: their own checks say which
     only = kinds[0]
     if get_origin(only) is Literal:
-        if not any(value == known and type(value) is type(known) for known in get_args(only)):
+        if not any(type(value) is type(known) and value == known for known in get_args(only)):
             raise unknown_name(name, value, map(str, get_args(only)))
         return value
     if get_origin(only) is tuple:

@@ -90,7 +90,7 @@ def test_an_error_that_is_not_the_disks_is_raised_as_it_is(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("missing", sorted(CONTENT - {"format"}))
+@pytest.mark.parametrize("missing", sorted(set(CONTENT) - {"format"}))
 def test_what_is_missing_is_named(tmp_path, missing):
     state = {name: value for name, value in STATE.items() if name != missing}
     save_checkpoint(state, tmp_path / "run.pt")
@@ -108,9 +108,18 @@ def test_a_folder_or_an_archive_of_other_things_is_no_checkpoint(tmp_path):
     with zipfile.ZipFile(tmp_path / "run.pt", "w") as archive:
         archive.writestr("letter.txt", "dear reader")
     (tmp_path / "folder.pt").mkdir()
-    for name in ("run.pt", "folder.pt", "nothing.pt"):
-        with pytest.raises(ValueError, match=f"{name} is damaged or is not a checkpoint"):
+    with pytest.raises(ValueError, match="run.pt is damaged or is not a checkpoint"):
+        load_checkpoint(tmp_path / "run.pt")
+    for name in ("folder.pt", "nothing.pt"):  # nothing is known of what is in them
+        with pytest.raises(OSError, match=f"cannot read .*{name}"):
             load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "value"), [("config", [1]), ("losses", [0.5]), ("notes", "none"), ("seconds", None)])
+def test_what_is_of_another_kind_is_named(tmp_path, name, value):
+    torch.save({**STATE, "format": FORMAT, name: value}, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=f"is not a checkpoint of this package: its {name} is no"):
+        load_checkpoint(tmp_path / "run.pt")
 
 
 def test_each_setting_that_differs_is_named_with_both_values():

@@ -8,5 +8,6 @@
     measurements    every named measurement: fmcore measure NAME
     tables          every table: fmcore table NAME
 
-A paper imports `fmcore.experiments` and what papers share (reference, blocks, printing), and never another paper.
+A paper imports `fmcore.experiments` and what papers share (reference, blocks, printing, networks,
+chosen_images), and never another paper.
 """

@@ -11,7 +11,7 @@ from fmcore import data
 from fmcore.data.images import ImageData
 
 
-def training_images(
+def chosen_training_images(
     name: str, place: str | None, count: int | None, chance: torch.Generator
 ) -> tuple[ImageData, Tensor]:
     """A data set, and so many of its training images (n, C, H, W) chosen at random; none for all, in their order.

@@ -28,7 +28,12 @@ def read_reference(name: str) -> list[dict[str, str]]:
 
 
 def find_records(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The finished records in folders and below, by experiment; later ones win. Raises as `lipman2023`."""
+    """The finished records in folders and below, by experiment; later ones win.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+        ValueError: if a file is damaged.
+    """
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         if not folder.is_dir():

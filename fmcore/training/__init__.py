@@ -1,7 +1,7 @@
 """Training: one loop for one process and for many.
 
 config        TrainingConfig: everything that is needed to repeat a run
-schedule      the learning rate and the decay of the average, as functions of the step
+schedule      the learning rate, as a function of the step
 batches       which images make batch k, which process takes which of them, and the seeds of all noise
 feeding       how batches reach the device
 arguments     what cannot be trained, or trained on
@@ -11,7 +11,10 @@ history       losses, seconds, and the stop when a loss is not finite
 checkpointing what is saved when, and going on from there
 minutes       the number of steps that fits into so many minutes
 progress      a bar, or lines
+device        its generators, arithmetic and memory
 loop          train
+
+maximum_likelihood    fits a flow by its log-density, for sources that are flows
 """
 
 from fmcore.training.averaging import ema_decay

@@ -21,9 +21,10 @@ def check_network(model: Any) -> None:
         raise TypeError(f"model is of type {type(model).__name__}: only a torch.nn.Module has weights to train")
     kinds = {kind.__name__ for kind in type(model).__mro__}
     if wrappers := [name for name in SHARING if name in kinds]:
+        itself = "the network itself, model.module" if hasattr(model, "module") else "the network before it was sharded"
         raise ValueError(
-            f"model is wrapped in {wrappers[0]}: pass the network itself, model.module. Started by torchrun, train "
-            "shares each batch among the processes"
+            f"model is wrapped in {wrappers[0]}: pass {itself}. Started by torchrun, train shares each batch among the "
+            "processes"
         )
     if any("_orig_mod" in dict(part.named_children()) for part in model.modules()):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What the loop asks of the device: its generators, its arithmetic, and an average that does not wait for it."""
+"""What the loop asks of the device: its generators, its arithmetic, and that it keeps memory that is freed."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from fmcore.experiments import records
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.run import network
 from fmcore.experiments.run.finished import Run
@@ -85,11 +84,3 @@ class TestSamplePrecision:
     def test_an_adaptive_solver_is_refused(self):
         with pytest.raises(ValueError, match="sample_precision=bf16 with method=dopri5"):
             with_overrides(CONFIGURATION, ["sample_precision=bf16"])
-
-
-def test_a_tree_without_its_history_takes_the_commit_that_it_is_told(tmp_path, monkeypatch):
-    (tmp_path / "fmcore" / "experiments").mkdir(parents=True)
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "fmcore" / "experiments" / "records.py"))
-    assert records.commit() is None
-    monkeypatch.setenv("FMCORE_COMMIT", "abc123")
-    assert records.commit() == "abc123"

@@ -7,19 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fmcore import data
-from fmcore.experiments import records
 from fmcore.experiments.config.overrides import with_overrides
-from fmcore.experiments.drawing import save_grid, tiled
 from fmcore.experiments.evaluate import simple_models
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run.finished import Run
-from fmcore.experiments.run.network import build_network
 from fmcore.experiments.run.train import train_run
-from fmcore.experiments.run.weights import keep_weights, load_weights
 from fmcore.likelihood import bits_per_dim
 from fmcore.papers import catalog
 
@@ -68,9 +63,9 @@ def test_the_record_says_what_was_run_and_what_came_out(finished):
     folder, record = finished
     assert json.loads((folder / "record.json").read_text()) == record
     assert record["training"]["global_batch"] * record["training"]["steps"] == 48
-    assert record["training"]["images_per_second"] == pytest.approx(
-        48 / record["training"]["wall_seconds"], rel=0.1, abs=5
-    )
+    rounded = record["training"]["wall_seconds"]
+    assert 48 / (rounded + 0.006) <= record["training"]["images_per_second"] + 1
+    assert rounded < 0.01 or record["training"]["images_per_second"] <= 48 / (rounded - 0.006) + 1
     assert record["environment"]["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in torch.__version__
     evaluation = record["evaluation"]
     assert (evaluation["nfe"], evaluation["solver"], evaluation["generated"]) == (2, "euler, 2 steps", 2 * 297)
@@ -218,32 +213,6 @@ def test_training_and_measuring_leave_the_process_as_it_was(own_cache, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of PyTorch's own compiler, when it is loaded
-class TestCompiledNetworks:
-    """torch.compile names weights anew; files keep the names of the network."""
-
-    def network(self):
-        return build_network(CONFIGURATION, (1, 8, 8))
-
-    def test_their_weights_are_kept_under_the_names_of_the_network(self, tmp_path):
-        compiled = torch.compile(self.network())
-        assert all(name.startswith("_orig_mod.") for name in compiled.state_dict())
-        keep_weights(compiled.state_dict(), tmp_path / "weights.safetensors")
-        assert load_file(tmp_path / "weights.safetensors").keys() == self.network().state_dict().keys()
-
-    def test_a_file_with_the_other_names_is_read(self, tmp_path):
-        weights = {name: value + 1 for name, value in self.network().state_dict().items()}
-        save_file({f"_orig_mod.{name}": value for name, value in weights.items()}, tmp_path / "weights.safetensors")
-        network = self.network()
-        load_weights(network, tmp_path / "weights.safetensors")
-        assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
-
-    def test_a_part_that_was_compiled_on_its_own_is_read(self, tmp_path):
-        network = self.network()
-        network.first = torch.compile(network.first)
-        keep_weights(network.state_dict(), tmp_path / "weights.safetensors")
-        assert load_file(tmp_path / "weights.safetensors").keys() == self.network().state_dict().keys()
-
-
 def test_overwriting_starts_anew_and_keeps_other_files(tmp_path):
     train_run(CONFIGURATION, tmp_path, progress=False)
     (tmp_path / "notes.txt").write_text("mine")
@@ -300,48 +269,6 @@ def test_weights_of_another_network_are_refused(finished, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="belongs to another network"):
         Run(tmp_path)
-
-
-def test_a_measurement_states_its_spread():
-    values = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert records.measurement(values, "sets")["spread"] == pytest.approx(1.2909944)
-    assert records.measurement(values, "sets", standard_error=True)["spread"] == pytest.approx(0.6454972)
-
-
-def test_a_sheet_holds_every_image_in_reading_order():
-    images = torch.arange(1, 6).reshape(5, 1, 1, 1).expand(5, 1, 2, 2)
-    sheet = tiled(images, 3)[0].nan_to_num(0)
-    assert [int(sheet[row, column]) for row in (1, 4) for column in (1, 4, 7)] == [1, 2, 3, 4, 5, 0]
-    assert int((sheet > 0).sum()) == 5 * 4
-
-
-def test_a_picture_shows_black_and_white_where_they_belong(tmp_path):
-    images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    images[1] = 16
-    save_grid(images, tmp_path / "two.png", 17)
-    picture = imread(tmp_path / "two.png")[..., :3].mean(-1)
-    middle = picture.shape[1] // 2
-    assert picture[picture.shape[0] // 4, middle] == 0
-    assert picture[3 * picture.shape[0] // 4, middle] == 1
-
-
-def test_an_unknown_picture_format_lists_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"names no picture format: end it in .png, or one of .*svg"):
-        save_grid(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), tmp_path / "picture.docx", 17)
-
-
-def test_the_processor_commit_and_versions_are_those_of_git_and_pip():
-    import importlib.metadata
-    import subprocess
-    from pathlib import Path
-
-    found = records.environment()
-    assert found["versions"]["torchdiffeq"] == importlib.metadata.version("torchdiffeq")
-    assert found["hardware"]["threads"] == torch.get_num_threads()
-    root = Path(records.__file__).parents[2]
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    expected = git.stdout.strip() if git.returncode == 0 and (root / ".git").exists() else None
-    assert (found["commit"] or "").removesuffix("+changes") == (expected or "")
 
 
 def test_a_short_training_beats_a_gaussian(tmp_path):

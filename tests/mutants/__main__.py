@@ -60,6 +60,9 @@ def verdict(copy: Path, mutant: Mutant) -> str:
 def main() -> int:
     """Print one line a fault and a last line with their number; 1 if any survived or could not be planted."""
     chosen = [mutant for mutant in PLANTED if all(word in mutant.name for word in sys.argv[1:])]
+    if not chosen:
+        print(f"no fault has {' and '.join(sys.argv[1:])} in its name")
+        return 1
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(WORKERS) as pool:
         copies: Queue[Path] = Queue()
         for number in range(WORKERS):

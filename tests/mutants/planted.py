@@ -486,8 +486,8 @@ PLANTED = (
     Mutant(
         "data: dequantization noise of half a bin",
         "fmcore/data/images.py",
-        "device=device).to(images.device)",
-        "device=device).to(images.device) / 2",
+        "dtype=torch.float32).to(images.device)",
+        "dtype=torch.float32).to(images.device) / 2",
         ("tests/test_data_digits.py", "tests/test_likelihood.py", "tests/test_data_cifar10.py"),
     ),
     # experiments

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fmcore.training.checkpointing import RENAMED as TRAINING
+
 # Fields that came later, with what was done before there was a choice. These are facts about old runs: a default that
 # changes later does not change them.
 ADDED: dict[str, Any] = {
@@ -30,7 +32,7 @@ ADDED: dict[str, Any] = {
     "evaluation.align_steps": False,
 }
 # Former names, and those of today.
-RENAMED: dict[str, str] = {"training.coupled": "training.coupling_batch"}
+RENAMED: dict[str, str] = {f"training.{former}": f"training.{name}" for former, name in TRAINING.items()}
 
 
 def completed(content: Any) -> Any:

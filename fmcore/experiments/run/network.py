@@ -1,4 +1,4 @@
-"""The network of an experiment, its weights, and the velocity that they stand for."""
+"""The network of an experiment, and the velocity that its predictions stand for."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from fmcore.experiments import records
 from fmcore.experiments.config.experiment import check_data_dir
 from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, without_place
 from fmcore.papers.bertrand2025.collapse_cosines import cosines, time_of_collapse
-from fmcore.papers.chosen_images import training_images
+from fmcore.papers.chosen_images import chosen_training_images
 from fmcore.paths import rectified
 from fmcore.settings import checked
 from fmcore.training import seeded_generator
@@ -150,7 +150,7 @@ def training_points(configuration: CollapseConfig) -> tuple[Tensor, Callable[[Te
     if configuration.data == "two_moons":
         assert configuration.images is not None  # checked by the configuration
         return data.toy.two_moons(configuration.images, chance), None
-    found, points = training_images(configuration.data, configuration.data_dir, configuration.images, chance)
+    found, points = chosen_training_images(configuration.data, configuration.data_dir, configuration.images, chance)
     check_pairs(configuration.pairs, len(points))
     return points, found.scaled
 

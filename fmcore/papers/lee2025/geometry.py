@@ -33,7 +33,7 @@ from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, without_place
 from fmcore.experiments.config.source import SourceConfig, check_pruning
 from fmcore.experiments.records import number
 from fmcore.experiments.run import fitted_source
-from fmcore.papers.chosen_images import training_images
+from fmcore.papers.chosen_images import chosen_training_images
 from fmcore.papers.lee2025 import experiments as lee2025
 from fmcore.papers.lee2025.pruned_share import Shares, shares_of
 from fmcore.settings import checked
@@ -155,7 +155,7 @@ def measure(configuration: GeometryConfig, progress: bool = True) -> Measured:
         OSError: if the data is not there.
     """
     say: Callable[[str], Any] = (lambda line: print(line, file=sys.stderr)) if progress else (lambda line: None)
-    data, images = training_images(
+    data, images = chosen_training_images(
         configuration.data, configuration.data_dir, configuration.images, seeded_generator(configuration.seed, "points")
     )
     if configuration.clusters > len(images):

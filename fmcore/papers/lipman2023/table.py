@@ -1,4 +1,4 @@
-"""The papers' tables beside ours: their numbers from data/reference, ours from records."""
+"""Table 1 of Lipman et al. 2023 beside ours: their numbers from data/reference, ours from records."""
 
 from __future__ import annotations
 
