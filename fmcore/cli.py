@@ -48,6 +48,7 @@ def train(
     from fmcore.experiments.config.overrides import with_overrides
     from fmcore.experiments.evaluate.evaluation import check_features
     from fmcore.experiments.run.train import train_run
+    from fmcore.locks import locked
     from fmcore.papers import catalog
 
     settings = [*overrides, *([] if steps is None else [f"steps={steps}"])]
@@ -55,7 +56,8 @@ def train(
     configuration = with_overrides(catalog.by_name(name), settings)
     check_features(configuration.evaluation)  # before the training, not after it
     check_place(folder)
-    with distributed.session(distributed.local_device()):
+    # One lock for both: between them, another process could start anew in the folder.
+    with distributed.session(distributed.local_device()), distributed.in_first(locked(folder)):
         train_run(configuration, folder, resume=resume, overwrite=overwrite)
         evaluate(folder)
 
@@ -76,9 +78,10 @@ def evaluate(
     from fmcore import distributed
     from fmcore.experiments.evaluate.evaluation import evaluate_run
     from fmcore.experiments.run.finished import Run
+    from fmcore.locks import locked
     from fmcore.papers import printing
 
-    with distributed.session(distributed.local_device()):
+    with distributed.session(distributed.local_device()), distributed.in_first(locked(run)):
         loaded = Run(run, overrides)
         first = distributed.rank() == 0
         if first:
@@ -162,12 +165,14 @@ def sample(
     import torch
 
     from fmcore.data.images import to_uint8
-    from fmcore.experiments.drawing import save_grid
+    from fmcore.experiments.drawing import check_picture, save_grid
     from fmcore.experiments.run.finished import Run
 
     if n < 1:
         raise ValueError(f"--n must be at least 1, got {n}")
+    check_picture(out)
     check_place(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     loaded = Run(run, overrides)
     start = loaded.pruned()[0] if pruned else None
     solution = loaded.sample(n, torch.Generator().manual_seed(seed), source=start)

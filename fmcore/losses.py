@@ -22,13 +22,13 @@ from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmcore.closed_form import bank_velocity
 from fmcore.paths import AffinePath
-from fmcore.paths.times import check_not_counted, check_within
+from fmcore.paths.times import check_not_integer, check_within
 from fmcore.validation import check_finite, check_generator, check_pair, check_time, expand_time
-from fmcore.velocity import Velocity
+from fmcore.velocity import Velocity, explained
 
 Weight = Callable[[Tensor], Tensor]
 Arguments = ParamSpec("Arguments")
@@ -39,9 +39,10 @@ def path_second(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor
 
     @functools.wraps(loss)
     def checked(*arguments: Arguments.args, **options: Arguments.kwargs) -> Tensor:
+        given = len(arguments) > 1 or "path" in options  # if not, Python says itself what is missing
         path: Any = arguments[1] if len(arguments) > 1 else options.get("path")
-        if path is not None and not hasattr(path, "interpolate"):
-            found = f"{path!r}" if isinstance(path, str) else f"of type {type(path).__name__}"
+        if given and not hasattr(path, "interpolate"):
+            found = f"{path!r}" if path is None or isinstance(path, str) else f"of type {type(path).__name__}"
             raise TypeError(
                 f"the path is {found}: the order is {loss.__name__}({', '.join(inspect.signature(loss).parameters)}), "
                 "with a path of fmcore.paths, for example paths.rectified()."
@@ -227,7 +228,7 @@ def _times(
     if t is None:
         check_generator(generator, x1.device)
         return path.t_max * torch.rand(len(x1), generator=generator, device=x1.device, dtype=x1.dtype)
-    check_not_counted(t)
+    check_not_integer(t)
     t = check_time(t, x1)
     check_within(t)
     return t.expand(len(x1))
@@ -248,8 +249,10 @@ def _output(model: Velocity, xt: Tensor, t: Tensor, name: str = "model") -> Tens
     try:
         prediction = model(xt, t)
     except RuntimeError as error:
-        _explain_precision(model, xt, error)
-        raise
+        reason = explained(error, xt, ("x0", "x1"))
+        if reason is None:
+            raise
+        raise reason from error
     if not isinstance(prediction, Tensor):
         raise TypeError(
             f"the {name} returned a {type(prediction).__name__}: a velocity, noise or score is one tensor, shaped like "
@@ -261,17 +264,6 @@ def _output(model: Velocity, xt: Tensor, t: Tensor, name: str = "model") -> Tens
             "a velocity, noise or score has the shape of x."
         )
     return prediction
-
-
-def _explain_precision(model: Velocity, xt: Tensor, error: RuntimeError) -> None:
-    """Say in words that data and weights differ in precision, where that is what PyTorch complains about."""
-    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    if weight is not None and weight.dtype != xt.dtype and "type" in str(error):
-        raise ValueError(
-            f"x is {str(xt.dtype).removeprefix('torch.')} and the network's weights are "
-            f"{str(weight.dtype).removeprefix('torch.')}: convert x0 and x1 with .to({weight.dtype}), or the network "
-            f"with .to({xt.dtype})."
-        ) from error
 
 
 def _mean_square(prediction: Tensor, target: Tensor, t: Tensor, weight: Weight | None) -> Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import operator
+import sys
+from collections.abc import Collection, Iterable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -45,11 +49,52 @@ def check_pair(x0: Tensor, x1: Tensor) -> None:
             f"x0 has shape {tuple(x0.shape)} and x1 has shape {tuple(x1.shape)}: each source sample needs exactly "
             "one data sample of the same shape; draw the source with len(x1) samples of x1's shape."
         )
-    for name, x in (("x0", x0), ("x1", x1)):
-        if not x.is_floating_point():
-            raise TypeError(f"{name} holds {x.dtype}: scale it to floating point first (images to [-1, 1]).")
+    check_floating("x0", x0)
+    check_floating("x1", x1)
     if x0.device != x1.device:
         raise ValueError(f"x0 is on {x0.device} and x1 on {x1.device}: move both to one device with .to(device).")
+
+
+def check_floating(name: str, x: Tensor, scale: bool = False) -> None:
+    """Require floating point: whole-number images are on another scale, and a byte cannot hold a square.
+
+    Args:
+        name: of x, for the error.
+        x: points or images, of any shape.
+        scale: whether the caller has an argument ``scale`` that converts them, for the error.
+
+    Raises:
+        TypeError: for whole numbers, complex numbers or booleans.
+    """
+    if not x.is_floating_point():
+        remedy = "pass scale=..., or scale it" if scale else "scale it"
+        raise TypeError(f"{name} holds {x.dtype}: {remedy} to floating point first (images to [-1, 1]).")
+
+
+def check_count(name: str, value: object, kind: str | None = None, least: int = 1) -> None:
+    """Require a whole number of at least ``least``; True and False are none.
+
+    Args:
+        name: of the argument, for the error.
+        value: what was passed: a whole number of Python, NumPy or a tensor.
+        kind: what is counted, for the error; by default the name says it, as in ``steps``.
+        least: the smallest number allowed.
+
+    Raises:
+        ValueError: with the number to write instead, where that is clear.
+    """
+    truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+    try:
+        whole = None if truth else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        whole = None
+    if whole is None:
+        number = float(value) if isinstance(value, Real) and not truth else math.nan
+        near = number.is_integer() and number >= least
+        example = f"write {name}={number:.0f}" if near else f"for example {name}=50"
+        raise ValueError(f"{name}={value!r}: a number of {kind or name} is a whole number, {example}.")
+    if whole < least:
+        raise ValueError(f"{name} is {whole}: it must be at least {least}.")
 
 
 def check_finite(name: str, x: Tensor) -> None:
@@ -95,6 +140,20 @@ def check_generator(generator: object, device: torch.device | str | None = None)
             f"the generator is on {generator.device} and draws numbers for {device}: make it there, "
             f"torch.Generator({str(device)!r}).manual_seed(0)."
         )
+
+
+def level_of_caller(between: Collection[str] = ()) -> int:
+    """The ``stacklevel`` with which `warnings.warn` points at the nearest line outside this package that led here.
+
+    It is counted from the function that calls this one, and does not depend on how many of ours lie between.
+
+    Args:
+        between: other packages through which this one may call itself.
+    """
+    passed, frame, level = {__name__.partition(".")[0], *between}, sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in passed:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:

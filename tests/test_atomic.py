@@ -1,21 +1,15 @@
-"""Files in full or not at all, and folders for one process at a time: with several writers, kills, no permission."""
+"""Files in full or not at all: with several writers, kills, no permission."""
 
 import errno
 import os
 import signal
 import stat
 import threading
-from pathlib import Path
 
 import pytest
-import torch
 
-from fmcore import atomic
-from fmcore.atomic import locked, original_name, replaced, write_file
-from fmcore.experiments.config.overrides import with_overrides
-from fmcore.experiments.run.finished import Run
-from fmcore.experiments.run.train import train_run
-from fmcore.papers.catalog import by_name
+from fmcore import atomic, locks
+from fmcore.atomic import original_name, replaced, write_file
 from tests.forked import python
 
 
@@ -89,7 +83,7 @@ with replaced(Path(sys.argv[1])) as file:
 
 
 @pytest.mark.xdist_group("forked processes")
-@pytest.mark.skipif(atomic.fcntl is None, reason="needs flock")
+@pytest.mark.skipif(not locks.has_flock(), reason="needs flock")
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_nothing_else(tmp_path):
     path, other = tmp_path / "run.pt", tmp_path / "run.pt.old"
     killed(WRITER, path)
@@ -108,7 +102,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_nothing_else(tmp_p
 
 def test_a_file_that_was_taken_for_a_left_over_is_begun_again(tmp_path, monkeypatch):
     """Another process may look for left-overs between the making of a file and its lock."""
-    begun, hold = [], atomic.hold
+    begun, hold = [], locks.hold
 
     def late(file):
         begun.append(file.name)
@@ -116,7 +110,7 @@ def test_a_file_that_was_taken_for_a_left_over_is_begun_again(tmp_path, monkeypa
             os.unlink(file.name)
         return hold(file)
 
-    monkeypatch.setattr(atomic, "hold", late)
+    monkeypatch.setattr(locks, "hold", late)
     write_file(tmp_path / "run.pt", b"whole")
     assert (tmp_path / "run.pt").read_bytes() == b"whole"
     assert len({*begun}) == 2
@@ -188,112 +182,10 @@ def test_a_folder_of_somebody_else(tmp_path):
         write_file(tmp_path / "run.pt", b"")
 
 
-# Locks
-
-
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from fmcore.atomic import locked
-with locked(Path(sys.argv[1])):
-    print(os.getpid(), flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.mark.xdist_group("forked processes")
-@pytest.mark.skipif(atomic.fcntl is None, reason="needs flock")
-def test_a_second_process_is_told_who_holds_the_folder_until_that_is_killed(tmp_path):
-    folder = tmp_path / "run"
-    with python(["-c", HOLDER, folder], os.environ) as holder:
-        pid = int(holder.stdout.readline())
-        for _ in range(2):
-            with (
-                pytest.raises(BlockingIOError, match=rf"run is in use by process {pid} on .*: wait until"),
-                locked(folder),
-            ):
-                pass
-        holder.kill()
-        holder.wait()
-    with locked(folder):
-        assert not folder.exists()
-    assert names(tmp_path) == []
-
-
-def test_a_lock_ends_with_its_block_however_that_ends(tmp_path):
-    for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), locked(tmp_path / "run"):
-            raise error
-        assert names(tmp_path) == []
-
-
-def test_a_folder_is_the_same_by_any_name_and_another_is_free(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "link").symlink_to("run")
-    monkeypatch.chdir(tmp_path / "run")
-    with locked(tmp_path / "run"):
-        for same in (tmp_path / "link", tmp_path / "run" / ".." / "run", Path(), Path("../link")):
-            with pytest.raises(BlockingIOError), locked(same):
-                pass
-        with locked(tmp_path / "other"), locked(tmp_path / "run" / "inner"):
-            pass
-        assert names(tmp_path / "run") == []  # nothing appears in the folder itself
-
-
-def test_a_lock_that_was_removed_before_it_was_held_is_no_lock(tmp_path, monkeypatch):
-    """The one that held it may let go between our opening and locking; a third may then hold a new one."""
-    opened, hold = [], atomic.hold
-
-    def late(file):
-        opened.append(file.name)
-        if len(opened) == 1:
-            os.unlink(file.name)
-        return hold(file)
-
-    monkeypatch.setattr(atomic, "hold", late)
-    with locked(tmp_path / "run"):
-        assert len(opened) == 2
-        with pytest.raises(BlockingIOError), locked(tmp_path / "run"):
-            pass
-
-
-def test_where_no_lock_can_be_made_the_work_goes_on(tmp_path, monkeypatch):
-    def refuse(*arguments, **settings):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(atomic, "open", refuse, raising=False)
-        with locked(tmp_path / "run"):
-            pass
-    with monkeypatch.context() as patch:  # a network disk without locks
-        patch.setattr(atomic, "hold", lambda file: None)
-        with locked(tmp_path / "run"), locked(tmp_path / "run"):
-            pass
-
-
-def test_where_python_has_no_flock_filelock_holds_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "fcntl", None)
-    message = "in use by another process"
-    with locked(tmp_path / "run"), pytest.raises(BlockingIOError, match=message), locked(tmp_path / "run"):
-        pass
-    with locked(tmp_path / "run"):
-        pass
+def test_where_python_has_no_flock_a_file_is_in_full_too_and_left_overs_stay(tmp_path, monkeypatch):
+    """Nothing tells a killed writer's from a living one's there."""
+    monkeypatch.setattr(locks, "fcntl", None)
+    (tmp_path / "a.0a1b2c3d.partial").write_bytes(b"half")
     write_file(tmp_path / "a", b"whole")
     assert (tmp_path / "a").read_bytes() == b"whole"
-
-
-def test_a_run_that_is_under_way_is_read_but_neither_resumed_nor_overwritten(tmp_path):
-    folder = tmp_path / "run"
-    tiny = ["steps=1", "channels=8", "multipliers=1", "blocks=1", "attention="]
-    configuration = with_overrides(by_name("digits"), tiny)
-    train_run(configuration, folder, progress=False)
-    before = {name: (folder / name).read_bytes() for name in names(folder)}
-    with locked(folder):
-        for choice in ({"resume": True}, {"overwrite": True}, {}):
-            with pytest.raises(BlockingIOError, match="run is in use by process"):
-                train_run(configuration, folder, progress=False, **choice)
-        assert {name: (folder / name).read_bytes() for name in names(folder)} == before
-        run = Run(folder)
-        assert not any(part.training for part in run.network.modules())
-        assert run.sample(2, torch.Generator().manual_seed(0)).x.isfinite().all()
-    assert names(tmp_path) == ["run"]
+    assert names(tmp_path) == ["a", "a.0a1b2c3d.partial"]

@@ -24,7 +24,7 @@ STATE = {
 def test_what_was_saved_is_read_back(tmp_path):
     save_checkpoint(STATE, tmp_path / "run.pt")
     found = load_checkpoint(tmp_path / "run.pt")
-    assert found.keys() == CONTENT == {"format", *STATE}
+    assert found.keys() == CONTENT.keys() == {"format", *STATE}
     assert found.pop("format") == FORMAT
     for name in ("config", "ema", "seconds", "processes", "notes"):
         assert found[name] == STATE[name]

@@ -438,3 +438,17 @@ def test_doctor_names_nothing_that_the_index_has_under_another_project(monkeypat
     assert doctor.course_folder() == str(Path(cli.__file__).resolve().parents[1])
     monkeypatch.setattr(doctor, "__file__", "/somewhere/site-packages/fmcore/doctor.py")
     assert doctor.course_folder() == "the folder of the course"
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_sampling(tmp_path, capsys):
+    """The run is not even looked for: there is none."""
+    with pytest.raises(SystemExit):
+        cli.main(["sample", str(tmp_path / "no run"), "--out", str(tmp_path / "picture.docx")])
+    assert "names no picture format: end it in .png" in capsys.readouterr().err
+
+
+def test_without_stdout_the_error_is_still_said(tmp_path):
+    command = f"{sys.executable} -m fmcore list nothing >&-"
+    process = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: unknown experiment 'nothing'")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from itertools import permutations
 
 import numpy as np
@@ -261,37 +259,3 @@ def test_reflow_refuses_flows_that_lose_samples_or_are_not_finite():
         couplings.reflow(lambda x: x / 0 * 0, x0)
     with pytest.raises(ValueError, match="batch_size is 0"):
         couplings.reflow(lambda x: x, x0, batch_size=0)
-
-
-@pytest.mark.parametrize("ahead", [1, 3, 50])
-def test_pairs_ahead_yields_in_order_from_one_thread_and_no_further_ahead_than_asked(ahead):
-    drawn, threads = [], set()
-
-    def draw(step):
-        drawn.append(step)
-        threads.add(threading.get_ident())
-        return step**2
-
-    for i, result in enumerate(couplings.prefetch_pairs(draw, range(12), ahead)):
-        assert result == i**2
-        assert len(drawn) <= i + 1 + ahead
-    assert drawn == list(range(12))
-    assert len(threads) == 1
-    assert threading.get_ident() not in threads
-
-
-def test_pairs_ahead_raises_at_the_turn_of_the_error_and_ends_its_thread():
-    def draw(step):
-        return 1 // (3 - step)
-
-    before, stream = threading.active_count(), couplings.prefetch_pairs(draw, range(10))
-    assert [next(stream) for _ in range(3)] == [0, 0, 1]
-    with pytest.raises(ZeroDivisionError):
-        next(stream)
-    assert threading.active_count() == before
-    stream = couplings.prefetch_pairs(lambda step: step, itertools.count())
-    assert [next(stream) for _ in range(3)] == [0, 1, 2]
-    stream.close()
-    assert threading.active_count() == before
-    with pytest.raises(ValueError, match="ahead is 0"):
-        couplings.prefetch_pairs(draw, range(3), ahead=0)

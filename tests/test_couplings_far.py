@@ -120,6 +120,76 @@ def test_ordinary_points_are_paired_by_products_alone(draw, couple, monkeypatch)
         assert torch.equal(paired, x0[torch.from_numpy(linear_sum_assignment(-gain.astype(np.float64))[1])])
 
 
+def test_a_set_and_itself_need_no_differences(monkeypatch):
+    """Nothing is nearer to a point than its copy, so nothing is left to decide, be it far away or not."""
+    monkeypatch.setattr(minibatch, "minus_half_squares", None)
+    for offset in (0.0, 100.0):
+        x1 = torch.randn(200, 8, generator=seeded(15)) + offset
+        mixed = x1[torch.randperm(200, generator=seeded(16))]
+        assert torch.equal(MinibatchOT()(mixed, x1)[0], x1)
+
+
+def test_copies_do_not_hide_that_the_others_were_decided_by_rounding():
+    """Three of four pairs are copies, so the median pair is at a distance of 0; the fourth ones are mixed up."""
+    x1 = clouds(64, 1e5, 0)
+    x0 = x1.clone()
+    x0[::4] += 0.3 * torch.randn(16, 2, generator=seeded(17))
+    x0 = x0[torch.randperm(64, generator=seeded(18))]
+    best = total(x0[smallest(x0, x1)], x1)
+    by_products = linear_sum_assignment(-products.inner_products(x1, x0).astype(np.float64))[1]
+    assert total(x0[by_products], x1) > 2 * best
+    assert total(MinibatchOT()(x0, x1)[0], x1) == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("moved", [0, 1, 16])
+def test_one_pair_that_moves_is_enough_to_ask_about_rounding(moved):
+    x1 = torch.randn(64, 2, generator=seeded(22))
+    x0 = x1.clone()
+    x0[:moved] += 0.3
+    assert products.rounding_decides(np.ones((1, 1)), x0, x1, np.arange(64)) is (moved > 0)
+
+
+class WithoutFloat64(torch.Tensor):
+    """What an Apple GPU does: float64 is refused until the numbers are on the host."""
+
+    fetched = 0
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu:
+            cls.fetched += 1
+            return args[0].as_subclass(torch.Tensor)
+        found = super().__torch_function__(function, types, args, kwargs or {})
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype.")
+        return found
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+@pytest.mark.parametrize("couple", [MinibatchOT(), MinibatchOT("sinkhorn", 2.0)], ids=["exact", "sinkhorn"])
+def test_devices_without_float64(couple, offset, monkeypatch):
+    monkeypatch.setattr(products, "WITHOUT_FLOAT64", ("cpu",))
+    x0, x1 = clouds(64, offset, 0), clouds(64, offset, 1)
+    with pytest.raises(TypeError, match="MPS"):
+        x0.as_subclass(WithoutFloat64).double()
+    expected = couple(x0, x1, generator=seeded(19))[0]
+    found, _ = couple(x0.as_subclass(WithoutFloat64), x1.as_subclass(WithoutFloat64), generator=seeded(19))
+    assert torch.equal(found.as_subclass(torch.Tensor), expected)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)], ids=str)
+def test_the_device_is_waited_for_once_to_judge_the_rounding(dtypes):
+    x0, x1 = (clouds(500, 10.0, seed).to(dtype) for seed, dtype in enumerate(dtypes))
+    order = smallest(x0, x1)
+    median = (x0[order][::7].double() - x1[::7].double()).square().sum(dim=1).median()
+    on_device = [x.as_subclass(WithoutFloat64) for x in (x0, x1)]
+    for share, decides in ((0.9, False), (1.1, True)):
+        gain = np.full((1, 1), share * products.ROUNDING_SHARE * float(median) / np.finfo(np.float64).eps * 2)
+        before = WithoutFloat64.fetched
+        assert products.rounding_decides(gain, *on_device, order) is decides
+        assert WithoutFloat64.fetched == before + 1
+
+
 # What is given
 
 
@@ -159,7 +229,7 @@ def test_what_is_no_generator_is_named(generator):
 def test_a_number_of_pairs_is_a_whole_number():
     pairs = FixedPairs(torch.zeros(4, 2), torch.zeros(4, 2))
     assert pairs.sample(0)[0].shape == (0, 2)
-    for n, message in ((2.0, "n=2.0: .*write n=2"), (-1, "n=-1: a number of samples is at least 0")):
+    for n, message in ((2.0, "n=2.0: .*write n=2"), (-1, "n is -1: it must be at least 0")):
         with pytest.raises(ValueError, match=message):
             pairs.sample(n)
 
@@ -183,3 +253,15 @@ def test_a_warning_points_at_the_line_that_asked_for_the_pairs(monkeypatch):
     with pytest.warns(UserWarning, match="Sinkhorn stopped after 2 iterations") as caught:
         MinibatchOT("sinkhorn", 0.2)(x0, x1, generator=seeded(14))
     assert caught[0].filename == __file__
+
+
+def test_a_warning_points_outside_the_package_from_any_depth(monkeypatch):
+    monkeypatch.setattr(minibatch, "ITERATIONS", 2)
+    gain = torch.randn(40, 40, generator=seeded(13)).numpy()
+    for draw in (
+        lambda: minibatch.entropic_plan(gain, 0.2),
+        lambda: MinibatchOT("sinkhorn", 0.2)._draw(gain, seeded(14)),
+    ):
+        with pytest.warns(UserWarning, match="Sinkhorn stopped after 2 iterations") as caught:
+            draw()
+        assert {warning.filename for warning in caught} == {__file__}

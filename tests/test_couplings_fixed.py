@@ -103,3 +103,5 @@ def test_flows_that_go_wrong_are_refused():
         reflow(lambda x: x / 0, x0)
     with pytest.raises(ValueError, match="batch_size is 0"):
         reflow(lambda x: x, x0, batch_size=0)
+    with pytest.raises(ValueError, match=r"batch_size=2\.0: a number of samples is a whole number, write batch_size=2"):
+        reflow(lambda x: x, x0, batch_size=2.0)

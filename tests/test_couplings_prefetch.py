@@ -77,6 +77,13 @@ def test_it_works_while_the_caller_does_and_no_further_ahead_than_asked():
     assert set(started) <= {0, 1, 2, 3}
 
 
+def test_one_other_thread_draws_everything():
+    drawn_by = list(prefetch_pairs(lambda item: threading.current_thread(), range(12), ahead=3))
+    assert len(drawn_by) == 12
+    assert len(set(drawn_by)) == 1
+    assert drawn_by[0] is not threading.current_thread()
+
+
 def test_errors_come_at_their_turn_and_end_the_thread():
     def fail_at_two(item):
         if item == 2:
@@ -123,6 +130,14 @@ def test_nothing_runs_before_the_first_pair_is_asked_for():
     assert not threads()
 
 
-def test_ahead_must_be_positive():
-    with pytest.raises(ValueError, match="ahead is 0"):
-        prefetch_pairs(draw, range(3), ahead=0)
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [
+        (0, "ahead is 0: it must be at least 1"),
+        (1.5, r"ahead=1\.5: a number of batches is a whole number"),
+        (True, "=True"),
+    ],
+)
+def test_ahead_is_a_whole_number_of_at_least_1(ahead, words):
+    with pytest.raises(ValueError, match=words):
+        prefetch_pairs(draw, range(3), ahead=ahead)

@@ -195,9 +195,18 @@ def test_training_lowers_the_loss_to_that_of_the_best_velocity():
 def test_wrong_numbers_are_refused():
     with pytest.raises(ValueError, match="2 networks, and there are 1 members"):
         train(Ensemble([0, 1]), members(1), 5)
-    for steps, keep in ((0, ()), (5, (6,)), (5, (0,))):
+    for keep in ((6,), (0,)):
         with pytest.raises(ValueError, match="steps start at 1"):
-            train(Ensemble([0]), members(1), steps, keep=keep)
+            train(Ensemble([0]), members(1), 5, keep=keep)
+    for given, words in (
+        ({"steps": 0}, "steps is 0: it must be at least 1"),
+        ({"steps": 5.0}, r"steps=5\.0: a number of steps is a whole number, write steps=5"),
+        ({"batch": 0}, "batch is 0: it must be at least 1"),
+        ({"batch": 16.0}, r"batch=16\.0: a number of points is a whole number, write batch=16"),
+        ({"group": 0}, "group is 0: it must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            train(Ensemble([0]), members(1), **{"steps": 5, **given})
     with pytest.raises(ValueError, match="batch of 101 cannot be drawn from 100"):
         train(Ensemble([0]), members(1), 5, batch=101)
 

@@ -103,8 +103,12 @@ def test_arcs_at_both_ends():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="cosine is 1.5"):
         Arcs(1.5)
-    with pytest.raises(ValueError, match="group is 0"):
-        Arcs(0.9, group=0)
+    for group, words in ((0, "group is 0"), (4.0, r"group=4\.0: a number of points is a whole number, write group=4")):
+        with pytest.raises(ValueError, match=words):
+            Arcs(0.9, group=group)
+    for n, words in ((-1, "n is -1"), (10.0, r"n=10\.0: a number of points is a whole number, write n=10")):
+        with pytest.raises(ValueError, match=words):
+            three_directions(n)
     with pytest.raises(ValueError, match="not all 0"):
         Arcs(0.9, shares=(0, 0, 0))
     with pytest.raises(ValueError, match="2 shares and 3 angles"):

@@ -72,6 +72,26 @@ def test_a_plain_network_counts_once(wrap):
     assert model.rows == 6 * len(X)
 
 
+def test_a_sum_counts_what_its_parts_say_and_nothing_that_says_nothing():
+    """A limit, told in `Evaluations`: beside guidance, a plain network has to be counted by whoever adds it."""
+    model = Model()
+    guiding = guide(model)
+
+    def silent(x, t):
+        return guiding(x, t) + model(x, t)
+
+    def told(x, t):
+        count_evaluations(1)
+        return guiding(x, t) + model(x, t)
+
+    def two(x, t):
+        return model(x, t) + model(x, -t)
+
+    found = [solvers.solve(v, X, method="euler", steps=5).nfe for v in (silent, told, two)]
+    assert found == [10, 15, 5]
+    assert model.rows == (15 + 15 + 10) * len(X)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "nfe"),
     [(True, False, 4 * 2 + 6), (False, True, 4 + 6 * 2), (True, True, 20), (False, False, 10)],

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fmcore"
 
 # A module may import those of the groups before its own.
 ORDER = [
-    ["validation", "atomic", "console"],
+    ["validation", "locks", "console"],
+    ["atomic"],
     ["settings"],
     ["data", "sources"],
     ["couplings"],

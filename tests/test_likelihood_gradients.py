@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from fmcore import likelihood, networks, paths
 from fmcore.closed_form import EmpiricalVelocity
+from fmcore.likelihood import density
 from fmcore.likelihood.hidden_gradients import check_gradient
 from fmcore.sources import Gaussian
 from tests.analytic import FIVE, seeded
@@ -82,7 +83,7 @@ def test_a_hidden_gradient_is_refused(name, dtype, options):
 
 @pytest.mark.parametrize("name", ["detach", "energy", "no_grad"])
 def test_a_hidden_gradient_is_refused_at_every_time(name):
-    """Though only the first evaluation is compared with differences, what has no gradient at all is found in each."""
+    """Only the first evaluation is compared with differences; where one first has no gradient at all, it is asked."""
 
     def later(x, t):
         return HIDDEN[name](x, t) if t < 0.5 else WEIGHT * x
@@ -108,6 +109,38 @@ def test_a_field_that_does_not_depend_on_x_moves_the_source_as_it_is(field, dtyp
     x = torch.randn(4, 2, generator=seeded(2), dtype=dtype)
     found = likelihood.log_likelihood(field, x, G)
     assert_close(found.log_prob, -((x - 1) ** 2).sum(dim=1) / 2 - math.log(2 * math.pi), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "field",
+    [lambda x, t: torch.full_like(x, 0.3), lambda x, t: WEIGHT.to(x).expand_as(x) * 0.3],
+    ids=["number", "learned"],
+)
+@pytest.mark.parametrize("options", [{}, {"divergence": "hutchinson"}, {"method": "euler", "steps": 8}], ids=str)
+def test_a_constant_field_in_16_bits_moves_the_source_as_it_is(field, dtype, options):
+    """0.3 rounded to 16 bits is not 0.3 rounded to 32."""
+    x = torch.randn(4, 2, generator=seeded(2)).to(dtype)
+    found = likelihood.log_likelihood(field, x, G, **options)
+    start = x.double() - field(x, 0.0).double()
+    assert_close(found.log_prob.double(), -(start**2).sum(dim=1) / 2 - math.log(2 * math.pi), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="depends on x but keeps no gradient"):
+        likelihood.log_likelihood(lambda x, t: x.detach(), x, G, **options)
+
+
+@pytest.mark.parametrize(
+    "field", [lambda x, t: torch.ones_like(x), lambda x, t: WEIGHT.expand_as(x)], ids=["none", "elsewhere"]
+)
+def test_a_field_without_a_gradient_in_x_is_asked_once_more_and_no_more(field):
+    calls = []
+
+    def velocity(x, t):
+        calls.append(len(x))
+        return field(x, t)
+
+    found = likelihood.log_likelihood(velocity, torch.ones(3, 2), G, method="euler", steps=20)
+    assert found.nfe == 20
+    assert len(calls) == 1 + 20 + 1  # before the solve, in it, and where x has moved
 
 
 def test_a_field_of_the_time_alone_moves_the_source_as_it_is():
@@ -218,11 +251,21 @@ def test_the_checks_are_not_counted():
     assert len(calls) == 4 + 5
 
 
-def test_the_path_of_a_stiff_late_solve_is_unchanged_by_the_check():
+def test_a_stiff_late_solve_is_unchanged_by_the_check(monkeypatch):
     """A closed form solved from the data side, from its last time on."""
     data = torch.randn(5, 2, generator=seeded(11), dtype=torch.float64)
     path = paths.rectified()
-    found = likelihood.log_likelihood(
-        EmpiricalVelocity(data, path), data + 1e-6, G, t1=path.t_max, rtol=1e-3, atol=1e-3
-    )
-    assert torch.isfinite(found.log_prob).all()
+
+    def solved():
+        return likelihood.log_likelihood(
+            EmpiricalVelocity(data, path), data + 1e-6, G, t1=path.t_max, rtol=1e-3, atol=1e-3
+        )
+
+    found = solved()
+    asked = []
+    monkeypatch.setattr(density, "check_gradient", lambda *given: asked.append(given))
+    without = solved()
+    assert len(asked) == 1
+    assert torch.equal(found.log_prob, without.log_prob)
+    assert torch.equal(found.x0, without.x0)
+    assert found.nfe == without.nfe > 10

@@ -326,7 +326,20 @@ def test_something_else_in_the_place_of_the_path_is_told_the_order(name, wrong):
         PATH_SECOND[name](wavy, path=wrong, x0=x0, x1=x1)
 
 
-def test_the_former_orders_are_told_the_present_one():
+@pytest.mark.parametrize("name", PATH_SECOND)
+def test_no_path_is_told_the_order(name):
+    x0, x1, _ = batch(15)
+    extra = {"exact_flow_matching": [wavy], "empirical_flow_matching": [x1]}.get(name, [])
+    words = rf"the path is None: the order is {name}\(model, path, x0, x1, .*paths\.rectified\(\)"
+    with pytest.raises(TypeError, match=words):
+        PATH_SECOND[name](wavy, None, x0, x1, *extra)
+    with pytest.raises(TypeError, match=words):
+        PATH_SECOND[name](wavy, path=None, x0=x0, x1=x1)
+    with pytest.raises(TypeError, match=r"missing .* required positional argument.*'path'"):
+        PATH_SECOND[name](wavy, x0=x0, x1=x1)
+
+
+def test_other_orders_are_told_the_right_one():
     x0, x1, t = batch(16)
     with pytest.raises(TypeError, match=r"exact_flow_matching\(model, path, x0, x1, velocity, t, weight, generator\)"):
         losses.exact_flow_matching(wavy, EmpiricalVelocity(x1), VP.path, x0, x1, t)
@@ -419,9 +432,31 @@ class Plain(nn.Module):
 @pytest.mark.parametrize("make", [Plain, lambda: networks.MLP(2, 4, 1)], ids=["plain", "MLP"])
 def test_data_and_weights_of_two_precisions_are_both_named(loss, make):
     x0, x1, t = batch(22)
-    with pytest.raises(ValueError, match=r"x is float64 and the network's weights are float32: convert"):
-        loss(make(), VP.path, x0, x1, t)
-    loss(make().double(), VP.path, x0, x1, t)
+    network = make()
+    with pytest.raises(ValueError, match=r"x is float64 and the network's weights are float32: convert one of them"):
+        loss(network, VP.path, x0, x1, t)
+    if make is Plain:
+        words = r"weights are float32: convert one of them, x0\.float\(\) and x1\.float\(\) or network\.double\(\)"
+        with pytest.raises(ValueError, match=words):
+            loss(lambda x, t: network(x, t), VP.path, x0, x1, t)
+    loss(network.double(), VP.path, x0, x1, t)
+
+
+class Complaining(nn.Module):
+    """A network of float32 with an error of its own that speaks of types."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x, t):
+        raise RuntimeError("this type of cell is out of prototypes")
+
+
+def test_an_error_with_the_word_type_is_not_taken_for_one_about_precision():
+    x0, x1, t = batch(22)
+    with pytest.raises(RuntimeError, match="^this type of cell is out of prototypes$"):
+        losses.conditional_flow_matching(Complaining(), VP.path, x0, x1, t)
 
 
 def test_other_errors_of_a_model_arrive_as_they_are():

@@ -13,7 +13,7 @@ from fmcore import networks, solvers
 from fmcore.closed_form import EmpiricalVelocity, HybridVelocity, bank_velocity
 from fmcore.guidance import guided
 from fmcore.paths import LAST_TIME
-from fmcore.velocity import from_data, from_noise, from_score, scaled_up
+from fmcore.velocity import count_evaluations, from_data, from_noise, from_score, scaled_up
 from tests.analytic import RECTIFIED, VP, gaussian_flow, seeded
 
 SIXTEEN = [torch.bfloat16, torch.float16]
@@ -125,6 +125,69 @@ def test_networks_of_16_bits_move_x_as_the_float32_ones_do(dtype, kind, wrapped)
     assert found.nfe == 100
     assert (expected.x - x.float()).abs().max() > 0.1
     assert_close(found.x.float(), expected.x, rtol=0, atol=10 * rounding(dtype))
+
+
+ENDS = {
+    "itself": (lambda net: net, 0.0, 1.0),
+    "scaled up": (lambda net: scaled_up(net, 2.0), 0.0, 1.0),
+    "before a switch": (lambda net: HybridVelocity(net, lambda x, t: x, 0.5), 0.0, 1.0),
+    "after a switch": (lambda net: HybridVelocity(lambda x, t: x, net, 0.5), 0.0, 1.0),
+    "of data": (lambda net: from_data(net, RECTIFIED.path), 0.0, LAST_TIME),
+    "of data, in a function": (lambda net: from_data(lambda x, t: net(x, t), RECTIFIED.path), 0.0, LAST_TIME),
+    "of noise": (lambda net: from_noise(net, VP.path), 0.0, LAST_TIME),
+    "of data, scaled up": (lambda net: scaled_up(from_data(net, RECTIFIED.path), 0.5), 0.0, 0.99),
+}
+
+
+@both_kinds
+@pytest.mark.parametrize(("wrap", "steps"), [*((wrap, 50) for wrap in ENDS), ("of data", 1000), ("scaled up", 1000)])
+def test_networks_of_16_bits_that_join_x_and_t_move_x_in_any_wrapping(dtype, wrap, steps):
+    """Only what the network itself is given is rounded: 1000 steps reach times that 16 bits round to 1."""
+    network, x = made("joined"), torch.randn(5, 3, generator=seeded(2)).to(dtype)
+    make, t0, t1 = ENDS[wrap]
+    expected = solvers.solve(make(network), x.float(), t0, t1, method="euler", steps=steps)
+    given = []
+
+    def watched(x, t):
+        given.append((x.dtype, t.dtype))
+        return network(x, t)
+
+    network = network.to(dtype)
+    found = solvers.solve(make(watched), x, t0, t1, method="euler", steps=steps)
+    assert found.nfe == steps
+    assert given[:2] == [(dtype, torch.float32), (dtype, dtype)]
+    assert (expected.x - x.float()).abs().max() > 0.1
+    size = float(expected.x.abs().max())
+    assert_close(found.x.float(), expected.x, rtol=0, atol=20 * rounding(dtype) * max(1.0, size))
+
+
+@both_kinds
+def test_times_a_sample_reach_a_joined_network_too(dtype):
+    network, x = made("joined").to(dtype), torch.randn(4, 3, generator=seeded(2)).to(dtype)
+    t = torch.tensor([0.1, 0.2, 0.8, 0.9])
+    plain = torch.cat([network(x[i : i + 1], t[i].to(dtype)) for i in range(4)])
+
+    class Rows(nn.Module):
+        def forward(self, x, t):
+            return network.layers(torch.cat([x, t[:, None]], dim=1))
+
+    rows = Rows()
+    found = HybridVelocity(rows, rows, 0.5)(x, t)
+    assert_close(found, plain, rtol=4 * rounding(dtype), atol=4 * rounding(dtype))
+
+
+def test_a_forward_that_fails_on_two_dtypes_is_not_counted():
+    network = made("joined").bfloat16()
+
+    def twice(x, t):
+        count_evaluations(1)
+        network(x, t)
+        count_evaluations(1)
+        return network(x, t)
+
+    x = torch.randn(4, 3, generator=seeded(2)).bfloat16()
+    for velocity in (twice, scaled_up(twice, 2.0), HybridVelocity(twice, twice, 0.5)):
+        assert solvers.solve(velocity, x, method="euler", steps=5).nfe == 10
 
 
 def test_guidance_of_a_network_of_16_bits():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fmcore import networks, solvers
 from fmcore.closed_form import HybridVelocity, draw_bank
 from fmcore.guidance import drop_labels, guided
+from fmcore.likelihood import bits_per_dim, log_likelihood
 from fmcore.solvers import grid
-from fmcore.solvers.networks import networks_behind
+from fmcore.sources import Gaussian
 from fmcore.velocity import from_data, scaled_up
 from tests.analytic import COSINE, OT, RECTIFIED, VE, VP, gaussian_flow, seeded
 
@@ -114,6 +116,39 @@ def test_velocities_that_return_no_tensor(velocity, words):
         solvers.solve_sde(velocity, VP.path, X, steps=3)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "euler"])
+def test_an_assertion_of_the_velocity_arrives_as_it_is(method):
+    def velocity(x, t):
+        assert t < 0.5, "asked too late"
+        return x
+
+    steps = {} if method == "dopri5" else {"steps": 4}
+    with pytest.raises(AssertionError, match="^asked too late"):
+        solvers.solve(velocity, X, method=method, **steps)
+    with pytest.raises(AssertionError, match="^asked too late"):
+        log_likelihood(velocity, X, Gaussian((3,)), t1=0.7, method=method, **steps)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1 / 3), (0.9, 0.1), (0.3, 0.7)])
+@pytest.mark.parametrize("method", ["heun", "midpoint", "rk4", "dopri5"])
+def test_no_rounding_of_times_leads_past_the_ends(method, ends):
+    """t + dt in float32 is not always the next time of the grid."""
+    generator = seeded(7)
+    low, high = (float(np.float32(end)) for end in sorted(ends))
+    for _ in range(10):
+        inner = torch.rand(6, generator=generator, dtype=torch.float64).sort(descending=ends[0] > ends[1]).values
+        times = [ends[0], *(min(ends) + abs(ends[1] - ends[0]) * inner).tolist(), ends[1]]
+        seen = []
+
+        def velocity(x, t, seen=seen):
+            seen.append(float(t))
+            return -x
+
+        solvers.solve(velocity, X, *ends, method=method, times=times)
+        assert low <= min(seen)
+        assert max(seen) <= high
+
+
 # Stiff fields
 
 
@@ -177,6 +212,15 @@ class Net(nn.Module):
         return self.layers(x)
 
 
+class Outer(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, t):
+        return self.inner(x, t)
+
+
 NETWORK = Net(nn.Dropout(0.1))
 
 
@@ -189,14 +233,16 @@ def by_two_names(x, t):
 
 
 class Holder:
-    def __init__(self, network):
+    def __init__(self, network, unused=None):
         self.network = network
+        self.unused = unused
 
     def velocity(self, x, t):
         return self.network(x, t)
 
 
 LABELS = torch.zeros(4, dtype=torch.long)
+BYTES = torch.tensor([[0, 7, 255], [1, 2, 3], [4, 5, 6]])
 WAYS = {
     "itself": lambda net: net,
     "in a function": lambda net: lambda x, t: net(x, t),
@@ -205,6 +251,10 @@ WAYS = {
     "guided": lambda net: guided(net, LABELS, 2.0, null=1),
     "scaled and of data": lambda net: scaled_up(from_data(net, OT.path), 2.0),
     "second half": lambda net: HybridVelocity(still, net, 0.5),
+    "in a list": lambda net: lambda x, t, nets=[net]: nets[0](x, t),
+    "in a dictionary": lambda net: (lambda nets: lambda x, t: nets["net"](x, t))({"net": net}),
+    "of an object that cannot be called": lambda net: (lambda holder: lambda x, t: holder.network(x, t))(Holder(net)),
+    "in a network": Outer,
     "by name": lambda net: by_name,
     "by the name of a function": lambda net: by_two_names,
 }
@@ -213,11 +263,89 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_dropout_while_sampling_is_a_warning_in_any_wrapping(way):
     NETWORK.train()
-    with pytest.warns(UserWarning, match=r"Net is in training mode: its Dropout\(p=0.1\).*call \.eval\(\)") as found:
-        solvers.solve(way(NETWORK), X, method="euler", steps=1)
+    words = r"(Net|Outer) is in training mode: its Dropout\(p=0.1\).*call \.eval\(\)"
+    with pytest.warns(UserWarning, match=words) as found:
+        solvers.solve(way(NETWORK), X, method="euler", steps=2)
     assert [warning.filename for warning in found] == [__file__]
     NETWORK.eval()
-    solvers.solve(way(NETWORK), X, method="euler", steps=1)  # a warning would fail the test
+    solvers.solve(way(NETWORK), X, method="euler", steps=2)  # a warning would fail the test
+
+
+def in_a_solve(velocity):
+    return lambda x, t: solvers.solve(velocity, x, method="euler", steps=1).x
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        lambda v: solvers.solve(v, X, rtol=10.0, atol=10.0),
+        lambda v: solvers.solve(in_a_solve(v), X, method="euler", steps=1),
+        lambda v: log_likelihood(v, X, Gaussian((3,)), method="euler", steps=9),
+        lambda v: bits_per_dim(v, BYTES, Gaussian((3,)), draws=2, batch_size=2, method="euler", steps=2),
+    ],
+    ids=["adaptive", "a solve in a solve", "a likelihood", "bits of two batches, twice"],
+)
+def test_every_solve_warns_once_at_the_line_that_asked_for_it(by):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        by(Net(nn.Dropout(0.1)))
+    assert [(warning.filename, warning.lineno) for warning in found] == [(__file__, by.__code__.co_firstlineno)]
+
+
+def test_networks_that_do_not_run_are_not_looked_at():
+    """An average of weights samples; the network that is trained lies beside it."""
+    trained, average = Net(nn.Dropout(0.1)), Net(nn.Dropout(0.1)).eval()
+    solvers.solve(Holder(average, trained).velocity, X, method="euler", steps=2)
+    solvers.solve(lambda x, t: average(x, t) if trained else trained(x, t), X, method="euler", steps=2)
+    unused = Net()
+    unused.dropout = nn.Dropout(0.1)
+    solvers.solve(unused, X, method="euler", steps=2)
+
+
+def test_the_hooks_of_a_watch_are_gone_afterwards():
+    from torch.nn.modules.module import _global_forward_pre_hooks as hooks
+
+    seen = []
+
+    def velocity(x, t):
+        seen.append(len(hooks))
+        if len(seen) == 8:
+            raise KeyError("broken")
+        return -x
+
+    before = len(hooks)
+    with pytest.raises(KeyError, match="broken"):
+        solvers.solve(velocity, X, method="euler", steps=10)
+    assert len(hooks) == before
+    assert [number - before for number in seen] == [1, 1, 0, 1, 0, 0, 0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*is deprecated")
+@pytest.mark.parametrize("kind", ["network", "in a function", "function"])
+def test_compiled_velocities_are_compiled_once_and_say_nothing_else(kind):
+    """A hook that is seen by the compiler would mean another graph."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    network = Net(nn.Dropout(0.1))
+    compiled = torch.compile(
+        (lambda x, t: network(x, t)) if kind == "function" else network, backend=backend, fullgraph=True
+    )
+    velocity = (lambda x, t: compiled(x, t)) if kind == "in a function" else compiled
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        solvers.solve(velocity, X, method="euler", steps=4)
+    assert len(graphs) == 1
+    words = [str(warning.message) for warning in found if "is deprecated" not in str(warning.message)]
+    if kind == "function":
+        assert not words
+    else:
+        assert len(words) == 1
+        assert words[0].startswith("the network Net is in training mode: its Dropout(p=0.1)")
 
 
 def test_the_stochastic_solver_warns_too():
@@ -239,18 +367,6 @@ def test_networks_that_are_the_same_in_both_modes_sample_in_silence(layers):
 
 def test_training_through_a_solve_is_silent():
     solvers.solve(Net(nn.Dropout(0.1)), X, method="euler", steps=1, grad=True)
-
-
-def test_a_search_for_networks_ends():
-    class Round:
-        def __call__(self, x, t):
-            return x
-
-    one, other = Round(), Round()
-    one.other, other.other = other, one
-    other.many = {f"name {k}": one for k in range(10)}
-    assert networks_behind(one) == []
-    assert networks_behind(torch.sin) == []
 
 
 # Dtypes

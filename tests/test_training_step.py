@@ -177,3 +177,13 @@ def test_a_training_that_fails_puts_back_all_that_it_set():
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.is_autocast_enabled("cpu")
     assert torch.is_grad_enabled()
+
+
+def test_each_step_moves_the_weights_by_its_own_learning_rate():
+    """Under a gradient that stays the same, Adam moves a weight by the learning rate, and the loss shows where it is."""
+    config = replace(CONFIG, steps=8, warmup=3, decay="cosine", lr=0.1)
+    weight = nn.Linear(1, 1, bias=False).double()
+    losses = train(weight, lambda model, batch, generator: model.weight.sum(), DATA, config, progress=False).losses
+    done = (torch.arange(3, 7, dtype=torch.float64) - 3) / 5
+    expected = torch.cat([0.1 * torch.tensor([1, 2, 3]) / 3, 0.1 * (1 + torch.cos(torch.pi * done)) / 2])
+    torch.testing.assert_close(-losses.double().diff(), expected, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmcore.validation import check_finite, check_generator, check_pair, check_time, expand_time, unknown_name
+from fmcore.validation import (
+    check_count,
+    check_finite,
+    check_floating,
+    check_generator,
+    check_pair,
+    check_time,
+    expand_time,
+    level_of_caller,
+    unknown_name,
+)
 from tests.analytic import modest
 
 dtypes = st.sampled_from([torch.float32, torch.float64])
@@ -115,6 +125,71 @@ def test_check_generator_names_what_is_no_generator(wrong, words):
 def test_check_generator_refuses_another_device():
     with pytest.raises(ValueError, match=r"generator is on cpu and draws numbers for meta: .*Generator\('meta'\)"):
         check_generator(torch.Generator(), torch.zeros(2, device="meta").device)
+
+
+@pytest.mark.parametrize("one", [1, np.int64(1), np.uint8(1), torch.tensor(1)], ids=["int", "int64", "uint8", "tensor"])
+def test_check_count_takes_whole_numbers_of_any_library(one):
+    check_count("n", one)
+    check_count("n", one - 1, "samples", least=0)
+    with pytest.raises(ValueError, match="^n is 1: it must be at least 2.$"):
+        check_count("n", one, "samples", least=2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (10.0, r"k=10\.0: a number of draws is a whole number, write k=10\."),
+        (np.float32(10), r"k=.*10\.0.*: a number of draws is a whole number, write k=10\."),
+        (1e30, "write k=1000000000000000019884624838656"),
+        (10.5, r"k=10\.5: a number of draws is a whole number, for example k=50\."),
+        (0.0, "for example k=50"),  # not "write k=0", which is refused too
+        (float("nan"), "k=nan: .*for example k=50"),
+        (float("inf"), "k=inf: .*for example k=50"),
+        (True, "k=True: a number of draws is a whole number, for example k=50"),
+        (np.bool_(True), "k=.*True.*: .*for example k=50"),
+        (torch.tensor(True), r"k=tensor\(True\): .*for example k=50"),
+        ("10", "k='10': .*for example k=50"),
+        (None, "k=None: .*for example k=50"),
+        ([3], r"k=\[3\]: .*for example k=50"),
+        (torch.ones(2), "k=tensor.*for example k=50"),
+    ],
+    ids=repr,
+)
+def test_check_count_says_what_to_write(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        check_count("k", wrong, "draws")
+
+
+def test_check_count_says_the_name_where_no_kind_is_given():
+    with pytest.raises(ValueError, match=r"^steps=2\.0: a number of steps is a whole number, write steps=2\.$"):
+        check_count("steps", 2.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
+def test_check_floating_names_the_way_to_scale(dtype):
+    check_floating("x", torch.zeros(1, dtype=torch.bfloat16))
+    with pytest.raises(TypeError, match=rf"^points holds torch\.{str(dtype)[6:]}: scale it to floating point first"):
+        check_floating("points", torch.zeros(2, dtype=dtype))
+    with pytest.raises(TypeError, match=r"pass scale=\.\.\., or scale it to floating point first"):
+        check_floating("points", torch.zeros(2, dtype=dtype), scale=True)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_the_level_of_a_caller_skips_this_package_however_deep(depth):
+    """Functions of a module called fmcore.made, which call each other before one warns."""
+    module = {"__name__": "fmcore.made", "level_of_caller": level_of_caller}
+    code = """
+import warnings
+
+def warn(depth):
+    if depth:
+        return warn(depth - 1)
+    warnings.warn("look here", stacklevel=level_of_caller())
+"""
+    exec(compile(code, "made.py", "exec"), module)
+    with pytest.warns(UserWarning, match="look here") as caught:
+        module["warn"](depth)
+    assert caught[0].filename == __file__
 
 
 def test_unknown_name_lists_the_known_ones_in_order():

@@ -458,13 +458,13 @@ predict.ask(
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 7. Train it
 #
-# A multilayer perceptron with four hidden layers, four thousand steps of Adam. `losses.noise_prediction` draws $t$
+# A multilayer perceptron with four hidden layers, five thousand steps of Adam. `losses.noise_prediction` draws $t$
 # uniformly.
 
 # %% slideshow={"slide_type": "fragment"}
 untrained = networks.MLP(2, width=128, depth=4)
 untrained.load_state_dict(net.state_dict())
-STEPS = 4000
+STEPS = 5000
 optimizer = torch.optim.Adam(net.parameters(), lr=3e-3, fused=True)  # all weights in one call
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
 history = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmcore.validation import check_time
-from fmcore.velocity import Evaluations, Velocity, count_evaluations
+from fmcore.velocity import Evaluations, Velocity, asking, count_evaluations
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class HybridVelocity:
 
     Attributes:
         first, second: velocities ``(x, t) -> v``, v shaped like x. Each is called with the rows of its own times only,
-            with t in float32 at least, and counts its own evaluations; a batch of times on both sides of the switch
-            counts as those of its most expensive rows.
+            with t in float32 at least (`fmcore.velocity.asking`), and counts its own evaluations; a batch of times on
+            both sides of the switch counts as those of its most expensive rows.
         switch: in [0, 1]; 0 leaves everything to ``second``, and 1 leaves it nothing before the end.
 
     Raises:
@@ -46,15 +46,15 @@ class HybridVelocity:
         t = check_time(t, x, torch.promote_types(x.dtype, torch.float32))  # 16 bits would move t across the switch
         before = t < self.switch
         if before.all():
-            return self.first(x, t)
+            return asking(self.first)(x, t)
         if not before.any():
-            return self.second(x, t)
+            return asking(self.second)(x, t)
         rows = torch.cat([before.nonzero().squeeze(1), (~before).nonzero().squeeze(1)])
         cut = int(before.sum())
         early, late = rows[:cut], rows[cut:]
         with Evaluations() as one:
-            values = [self.first(x[early], t[early])]
+            values = [asking(self.first)(x[early], t[early])]
         with Evaluations() as other:
-            values.append(self.second(x[late], t[late]))
+            values.append(asking(self.second)(x[late], t[late]))
         count_evaluations(max(one.total, other.total))
         return torch.cat(values)[torch.argsort(rows)]

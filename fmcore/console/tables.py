@@ -19,7 +19,7 @@ WORDS: dict[str, Any] = {"overflow": "fold", "min_width": 18}
 class Console(rich.console.Console):
     """Prints text and tables to stdout, with signs that its encoding has.
 
-    Where the width is not known, as in a pipe, it is 80.
+    In a pipe it is as wide as the terminal that the command was typed in, and 80 where there is none.
 
     Args:
         least: a terminal that is narrower than this many columns is treated as one of this width.

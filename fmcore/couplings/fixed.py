@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmcore.sources.checks import check_count
-from fmcore.validation import check_finite, check_generator, check_pair
+from fmcore.validation import check_count, check_finite, check_generator, check_pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +41,7 @@ class FixedPairs:
             ValueError: if there are fewer than n, or n is not a whole number of at least 0.
             TypeError: for a generator that is none of PyTorch's.
         """
-        check_count(n)
+        check_count("n", n, "pairs", least=0)
         check_generator(generator)
         if n > len(self):
             raise ValueError(f"there are {len(self)} pairs, not {n}: ask for fewer, or make more.")
@@ -64,10 +63,10 @@ def reflow(flow: Callable[[Tensor], Tensor], x0: Tensor, batch_size: int = 512) 
         batch_size: samples taken to their ends together.
 
     Raises:
-        ValueError: if the flow returns another shape or values that are not finite.
+        ValueError: if the flow returns another shape or values that are not finite, or batch_size is not a whole
+            number of at least 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: it must be at least 1.")
+    check_count("batch_size", batch_size, "samples")
     with torch.no_grad():
         x1 = torch.cat([flow(batch) for batch in x0.split(batch_size)])
     check_pair(x0, x1)

@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmcore.couplings.assignment import assign, column_prices
-from fmcore.couplings.products import drowned, inner_products, minus_half_squares, rounding
-from fmcore.validation import check_generator, check_pair, unknown_name
+from fmcore.couplings.products import (
+    ROUNDING_SHARE,
+    inner_products,
+    minus_half_squares,
+    rounding,
+    rounding_decides,
+)
+from fmcore.validation import check_generator, check_pair, level_of_caller, unknown_name
 
 Method = Literal["exact", "sinkhorn"]
 Labels = Tensor | NDArray[Any] | Sequence[int]
 
-# Of the regularization; rounding of more would show in the plan.
-SMALL = 0.01
 # Sinkhorn stops when its column sums are off by this share (root mean square), or after so many iterations.
 TOLERANCE, ITERATIONS = 1e-3, 5000
 
@@ -102,10 +106,10 @@ class MinibatchOT:
             return x0, x1
         with torch.no_grad():
             gain = inner_products(x1, x0)
-            if self.regularization and rounding(gain) > SMALL * self.regularization:
+            if self.regularization and rounding(gain) > ROUNDING_SHARE * self.regularization:
                 gain = minus_half_squares(x1, x0)
             order = self._order(gain, groups, generator)
-            if self.method == "exact" and drowned(gain, x0, x1, order):
+            if self.method == "exact" and rounding_decides(gain, x0, x1, order):
                 order = self._order(minus_half_squares(x1, x0), groups, generator)
         return x0.index_select(0, torch.from_numpy(order).to(x0.device, non_blocking=True)), x1
 
@@ -159,6 +163,6 @@ def entropic_plan(gain: NDArray[np.floating], regularization: float) -> NDArray[
         warnings.warn(
             f"Sinkhorn stopped after {ITERATIONS} iterations; how often it uses a source sample is off by {off:.1%}: "
             f"raise regularization (now {regularization:g}), or use method='exact', its limit.",
-            stacklevel=5,  # of the caller of `MinibatchOT`
+            stacklevel=level_of_caller(),
         )
     return plan

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from fmcore.validation import check_count
+
 Item = TypeVar("Item")
 Pairs = TypeVar("Pairs")
 
@@ -32,10 +34,12 @@ def prefetch_pairs(draw: Callable[[Item], Pairs], items: Iterable[Item], ahead: 
     Args:
         draw: makes one batch; must not use a generator that the caller uses too.
         items: what to make batches from.
-        ahead: batches kept ready, at least 1.
+        ahead: batches kept ready, at least 1; to pair in place, call the coupling itself.
+
+    Raises:
+        ValueError: unless ahead is a whole number of at least 1.
     """
-    if ahead < 1:
-        raise ValueError(f"ahead is {ahead}: it must be at least 1; call the coupling itself to pair in place.")
+    check_count("ahead", ahead, "batches")
     return _ahead(draw, items, ahead)
 
 

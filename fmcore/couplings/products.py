@@ -1,4 +1,4 @@
-"""Inner products of two batches, and squared distances in their place where rounding would drown what they say.
+"""Inner products of two batches, and squared distances in their place where rounding would decide about pairs.
 
 Pairing compares <x1_i, x0_j> for different i and j. Rounding is relative to the products, so far from the origin it may
 be larger than the squared distances between the points. One cloud of points can be moved to the origin; of two clouds
@@ -14,8 +14,12 @@ from torch import Tensor
 
 from fmcore.validation import check_finite
 
-# Pairs that are looked at, and the share of their squared distance that rounding may reach.
-PAIRS, REACH = 64, 0.01
+# Pairs whose distance is measured, to compare it with rounding.
+SAMPLED_PAIRS = 64
+# The share of what tells pairs apart, squared distances or a regularization, that rounding may reach.
+ROUNDING_SHARE = 0.01
+# Apple GPUs ("mps") have no float64.
+WITHOUT_FLOAT64 = ("mps",)
 
 
 def inner_products(x1: Tensor, x0: Tensor) -> NDArray[np.floating]:
@@ -33,7 +37,7 @@ def inner_products(x1: Tensor, x0: Tensor) -> NDArray[np.floating]:
 
 
 def near_origin(x: Tensor) -> Tensor:
-    """Return x as (B, d), moved to the origin if it lies so far away that rounding would drown its differences.
+    """Return x as (B, d), moved to the origin if it lies so far away that rounding would hide its differences.
 
     A shift of either side pairs alike. A few samples tell whether one is needed; it would cost a tenth of the pairing.
     """
@@ -44,7 +48,12 @@ def near_origin(x: Tensor) -> Tensor:
 
 
 def minus_half_squares(x1: Tensor, x0: Tensor) -> NDArray[np.float64]:
-    """Return -||x1_i - x0_j||^2 / 2 (B, B) on the host, from differences in float64: up to constants, the same."""
+    """Return -||x1_i - x0_j||^2 / 2 (B, B) on the host, from differences in float64: up to constants, the same.
+
+    They are taken on the device of the points, or on the host where that device has no float64.
+    """
+    if x0.device.type in WITHOUT_FLOAT64:
+        x1, x0 = x1.cpu(), x0.cpu()
     ends, starts = (x.reshape(len(x), x[:1].numel()).double() for x in (x1, x0))
     with torch.autocast(x0.device.type, enabled=False):
         apart = torch.cdist(ends, starts, compute_mode="donot_use_mm_for_euclid_dist")
@@ -56,12 +65,19 @@ def rounding(gain: NDArray[np.floating]) -> float:
     return float(np.finfo(gain.dtype).eps / 2) * max(abs(float(gain.min())), abs(float(gain.max())))
 
 
-def drowned(gain: NDArray[np.floating], x0: Tensor, x1: Tensor, order: NDArray[np.int64]) -> bool:
+def rounding_decides(gain: NDArray[np.floating], x0: Tensor, x1: Tensor, order: NDArray[np.int64]) -> bool:
     """Whether pairs that were found by these inner products are so near that rounding may have decided about them.
 
     The median of some tells: where clouds of different sizes force a pair across, its distance says nothing of others.
+    Where each of them is a point with its copy, nothing is nearer, and rounding has done no harm.
+
+    Args:
+        gain: (B, B), what the pairs were found by.
+        x0, x1: (B, *shape), on any device; the sampled rows are fetched from it, once.
+        order: (B,), the rows of x0 that belong to x1.
     """
-    some = slice(None, None, max(1, len(x1) // PAIRS))
-    rows = torch.from_numpy(order[some]).to(x0.device)
-    moves = x0.index_select(0, rows).double() - x1[some].double()
-    return rounding(gain) > REACH * float(moves.square().reshape(len(moves), -1).sum(dim=1).median())
+    some = slice(None, None, max(1, len(x1) // SAMPLED_PAIRS))
+    rows = torch.from_numpy(order[some]).to(x0.device, non_blocking=True)
+    starts, ends = torch.stack([x0.index_select(0, rows), x1[some]]).cpu().double()
+    moves = (starts - ends).square().reshape(len(starts), -1).sum(dim=1)
+    return bool(moves.any()) and rounding(gain) > ROUNDING_SHARE * float(moves.median())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fmcore.data.archives import unpack
-from fmcore.data.files import default_folder, file_digest, locked
+from fmcore.data.files import default_folder, file_digest, waiting_for
 from fmcore.data.images import ImageData
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -59,7 +59,7 @@ def cifar10(folder: Path | str | None = None, download: bool = True, progress: b
         check_not_pickled(root)
         if not (download or (root / ARCHIVE).exists()):
             raise FileNotFoundError(f"{root} holds neither {FOLDER} nor {ARCHIVE}: {GET_IT}, or allow the download")
-        with locked(root, "getting CIFAR-10"):
+        with waiting_for(root, "getting CIFAR-10"):
             batches = unpacked(root)
             if batches is None:
                 archive = obtain_archive(root, download, progress)

@@ -1,4 +1,4 @@
-"""Where data sets lie on the disk, how one process at a time works on them, and their checksums."""
+"""Where data sets lie on the disk, how processes wait for one that makes them, and their checksums."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ def default_folder() -> Path:
 
 
 @contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Hold the folder for this process: others that ask for it wait, and a killed one lets go.
+def waiting_for(folder: Path, doing: str) -> Iterator[None]:
+    """Hold the folder for this process, after waiting for others that have it; a killed one lets go.
+
+    For what all of them want and one makes for all, such as a download: whoever waited looks whether it is there now.
+    For work of which each has its own, such as a training run, see `fmcore.locks.locked`, which refuses at once.
 
     Args:
         folder: made if it is not there; a file named .lock in it stays behind and is harmless.

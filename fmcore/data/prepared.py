@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fmcore.atomic import write_file
-from fmcore.data.files import locked
+from fmcore.data.files import waiting_for
 from fmcore.data.images import ImageData
 from fmcore.data.mapped import FORMAT, MANIFEST, SPLITS, again, count, load, read_manifest, verify_shards
 
@@ -108,7 +108,7 @@ def obtain(
         ValueError: if a file is damaged, or the folder was prepared from another source or with other settings.
     """
     if not (folder / MANIFEST).exists():
-        with locked(folder, f"preparing {name} in {folder}"):
+        with waiting_for(folder, f"preparing {name} in {folder}"):
             if not (folder / MANIFEST).exists():
                 prepare(folder, name, settings, sources, recipe(), progress)
     manifest = read_manifest(folder)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fmcore.sources.checks import drawing_device
 from fmcore.sources.tabulated import Tabulated, chi
+from fmcore.validation import check_count, check_generator
 
 ANGLES = (4.4956, 5.9167, 1.1018)
 SHARES = (0.05, 0.30, 0.65)
@@ -43,7 +44,8 @@ def three_directions(
     Raises:
         ValueError: for shares that are negative, all 0, or of another number than the angles, or n not a whole number.
     """
-    drawing_device(n, generator, "cpu")
+    check_count("n", n, "points", least=0)
+    check_generator(generator, "cpu")
     counts = counts_of(n, shares)
     if len(counts) != len(angles):
         raise ValueError(f"there are {len(shares)} shares and {len(angles)} angles: one share belongs to one angle.")
@@ -96,8 +98,8 @@ class Arcs:
             raise ValueError(
                 f"there are {len(self.shares)} shares and {len(self.angles)} angles: give one a direction."
             )
-        if self.group is not None and self.group < 1:
-            raise ValueError(f"group is {self.group}: it is a number of points, at least 1, or None.")
+        if self.group is not None:
+            check_count("group", self.group, "points")
         object.__setattr__(self, "radius", chi(self.dof))
 
     @property

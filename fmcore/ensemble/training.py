@@ -19,6 +19,7 @@ from fmcore.ensemble.networks import Ensemble
 from fmcore.ensemble.pairing import pair
 from fmcore.sources import Source
 from fmcore.training.batches import derived_seed
+from fmcore.validation import check_count
 
 # Samples that a member draws at once, for several steps.
 DRAWN = 4096
@@ -58,8 +59,9 @@ def draw_batches(member: Member, block: int, batch: int) -> tuple[Tensor, Tensor
     Raises:
         ValueError: for fewer data than a batch.
     """
+    check_count("batch", batch, "points")
     steps, n = steps_at_once(batch), len(member.data)
-    if not 1 <= batch <= n:
+    if batch > n:
         raise ValueError(f"a batch of {batch} cannot be drawn from {n} points without repeating any.")
     generator = torch.Generator().manual_seed(derived_seed(member.seed, f"block {block}"))
     whole = n // batch
@@ -109,7 +111,10 @@ def train(
     """
     if len(members) != ensemble.members:
         raise ValueError(f"the ensemble has {ensemble.members} networks, and there are {len(members)} members.")
-    if steps < 1 or not all(1 <= step <= steps for step in keep):
+    check_count("steps", steps)
+    check_count("batch", batch, "points")
+    check_count("group", group, "members")
+    if not all(1 <= step <= steps for step in keep):
         raise ValueError(f"steps is {steps} and keep {list(keep)}: steps start at 1, and none is kept after the last.")
     count = -(-ensemble.members // group)
     ends = [ensemble.members * k // count for k in range(count + 1)]

@@ -76,13 +76,21 @@ def save(figure: Any, file: Path) -> None:
     """
     import io
 
-    known = figure.canvas.get_supported_filetypes()
-    kind = file.suffix.lstrip(".").lower()
-    if kind not in known:
-        raise ValueError(f"{file.name} names no picture format: end it in .png, or one of {', '.join(sorted(known))}")
+    kind = check_picture(file)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=150)
     write_file(file, buffer.getvalue())
+
+
+def check_picture(file: Path) -> str:
+    """The picture format that a file's name ends in; raises as `save`."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    kind = file.suffix.lstrip(".").lower()
+    if kind not in known:
+        raise ValueError(f"{file.name} names no picture format: end it in .png, or one of {', '.join(sorted(known))}")
+    return kind
 
 
 def plain(axes: Axes) -> None:

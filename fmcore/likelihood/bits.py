@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fmcore.data.images import dequantize
 from fmcore.likelihood.density import log_likelihood
-from fmcore.solvers.grid import check_count
+from fmcore.solvers.training_mode import one_warning
 from fmcore.sources import Gaussian
+from fmcore.validation import check_count
 from fmcore.velocity import Velocity
 
 
@@ -101,16 +102,17 @@ def bits_per_dim(
     check_count("batch_size", batch_size, "images")
     dim = images[0].numel()
     log_probs, calls = [], []
-    for batch in images.split(batch_size):
-        per_draw = []
-        for _ in range(draws):
-            y = dequantize(batch, levels, generator)
-            found = log_likelihood(
-                velocity, y, source, divergence, probes, t0, t1, method, steps, rtol, atol, generator
-            )
-            per_draw.append(found.log_prob)
-            calls.append(found.nfe)
-        log_probs.append(torch.logsumexp(torch.stack(per_draw), dim=0) - math.log(draws))
+    with one_warning():
+        for batch in images.split(batch_size):
+            per_draw = []
+            for _ in range(draws):
+                y = dequantize(batch, levels, generator)
+                found = log_likelihood(
+                    velocity, y, source, divergence, probes, t0, t1, method, steps, rtol, atol, generator
+                )
+                per_draw.append(found.log_prob)
+                calls.append(found.nfe)
+            log_probs.append(torch.logsumexp(torch.stack(per_draw), dim=0) - math.log(draws))
     per_image = bits_from_log_prob(torch.cat(log_probs), dim, levels)
     error = float(per_image.std() / math.sqrt(len(per_image))) if len(per_image) > 1 else math.nan
     return BitsPerDim(float(per_image.mean()), per_image, error, draws, sum(calls) / len(calls))

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmcore.likelihood.divergence import velocity_and_divergence
-from fmcore.likelihood.hidden_gradients import check_gradient
+from fmcore.likelihood.divergence import divergence_if_any
+from fmcore.likelihood.hidden_gradients import check_gradient, require_constant
 from fmcore.solvers import NOT_FINITE, CountedVelocity, check_method, integrate, time_grid
-from fmcore.solvers.grid import check_count
 from fmcore.sources import Gaussian
-from fmcore.validation import check_finite, check_generator, unknown_name
+from fmcore.validation import check_count, check_finite, check_generator, unknown_name
 from fmcore.velocity import Velocity, float32_at_least
 
 DIVERGENCES = ("exact", "hutchinson")
@@ -56,7 +55,8 @@ def log_likelihood(
 
     The result carries no gradient, neither in x1 nor in the velocity: to train by it, use
     ``fmcore.training.maximum_likelihood``. Before the solve the velocity is evaluated a few times more, which are not
-    counted, to see whether its gradient accounts for how it changes with x (`hidden_gradients.check_gradient`).
+    counted, to see whether its gradient accounts for how it changes with x (`hidden_gradients.check_gradient`), and
+    once more where it first has no gradient in x (`hidden_gradients.require_constant`).
 
     Args:
         velocity: callable (x, t) -> v, differentiable in x.
@@ -99,11 +99,18 @@ def log_likelihood(
     function = CountedVelocity(velocity, t0, t1, method == "dopri5", x1.dtype)
     if x1.numel() == 0:
         return Likelihood(source.log_prob(x1), x1.clone(), 0)
-    watched = CountedVelocity(velocity, t0, t1, dtype=x1.dtype, sampling=False)
+    watched = CountedVelocity(velocity, t0, t1, adaptive=False, dtype=x1.dtype, sampling=False)
     check_gradient(watched, x1, torch.as_tensor(t1, dtype=x1.dtype, device=x1.device))
+    constant = False
 
     def rates(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        v, total = velocity_and_divergence(function, state[0], t, vectors)
+        nonlocal constant
+        v, total = divergence_if_any(function, state[0], t, vectors)
+        if total is None:
+            if not constant:  # once a solve: it costs an evaluation, and on a device two waits
+                require_constant(watched, state[0], t, v)
+                constant = True
+            total = state[1].new_zeros(len(v))
         return v, total / (1 if divergence == "exact" else probes)
 
     with torch.no_grad():

@@ -28,23 +28,30 @@ def velocity_and_divergence(velocity: Velocity, x: Tensor, t: Tensor, vectors: T
         v (B, *shape) and the sums (B,), without a graph.
 
     Raises:
-        ValueError: for a velocity that depends on x without any gradient in it.
+        ValueError: for a velocity that depends on x without any gradient in it, for which it is evaluated once more.
     """
+    v, total = divergence_if_any(velocity, x, t, vectors)
+    if total is None:
+        require_constant(velocity, x, t, v)
+        total = x.new_zeros(len(x)).detach()
+    return v, total
+
+
+def divergence_if_any(velocity: Velocity, x: Tensor, t: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+    """As :func:`velocity_and_divergence`, but None in place of the sums if no graph leads from v to x."""
     # Outside inference mode and on copies: a graph is needed whatever the caller has switched off.
     with torch.inference_mode(False), torch.enable_grad():
         x, t = x.detach().clone().requires_grad_(True), t.detach().clone()
         v = velocity(x, t)
         if not v.requires_grad:
-            require_constant(velocity, x, t, v)
-            return v, x.new_zeros(len(x)).detach()
+            return v, None
         if vectors.ndim == x.ndim:
             vectors = vectors[:, None].expand(-1, *x.shape)
         total = x.new_zeros(len(x))
         for group in vectors.split(AT_ONCE):
             products = _vector_jacobian_products(v, x, group)
             if products is None:
-                require_constant(velocity, x, t, v)
-                break
+                return v.detach(), None
             total = total + (products * group).flatten(2).sum(dim=(0, 2))
     return v.detach(), total.detach()
 

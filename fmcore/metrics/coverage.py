@@ -17,15 +17,21 @@ and (m, d). The released code estimates MMD with a bias, k(x, x) = 1 included: a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fmcore.couplings.assignment import assign
 from fmcore.metrics.two_sample import DIFFERENCES, prepared, wasserstein2
+from fmcore.validation import check_count
 
 # Shares below this one are raised to it, as in the released code: an empty part would make the divergence infinite.
 SMALLEST_SHARE = 1e-10
+# The centres of the last k-means, by a digest of its points, their shape, the number of parts and the seed.
+_LAST_CENTRES: dict[tuple[bytes, tuple[int, ...], int, int], NDArray[np.float64]] = {}
 
 
 def distances_to_data(generated: Tensor, data: Tensor) -> Tensor:
@@ -77,12 +83,10 @@ def mode_divergence(generated: Tensor, data: Tensor, modes: int = 8, seed: int =
         ValueError: as `distances_to_data`, and for more parts than data points.
     """
     a, b = prepared(generated, data)
-    if not 1 <= modes <= len(b):
-        raise ValueError(f"modes is {modes}: it is at least 1, and at most the number of data points, {len(b)}.")
-    from sklearn.cluster import KMeans
-
-    fitted = KMeans(modes, n_init=10, random_state=seed).fit(b.cpu().numpy())
-    centres = torch.from_numpy(fitted.cluster_centers_).to(b)
+    check_count("modes", modes, "parts")
+    if modes > len(b):
+        raise ValueError(f"modes is {modes}: it must be at most the number of data points, {len(b)}.")
+    centres = torch.from_numpy(_k_means(b.cpu().numpy(), modes, seed)).to(b)
     return share_divergence(_shares(b, centres), _shares(a, centres))
 
 
@@ -109,7 +113,6 @@ def wasserstein1(a: Tensor, b: Tensor) -> float:
     cost = _distances(a, b).cpu().numpy()
     if len(a) == len(b):
         return float(cost[range(len(a)), assign(-cost)].mean())
-    import numpy as np
     import ot
 
     masses = (np.full(size, 1 / size) for size in cost.shape)
@@ -153,6 +156,19 @@ def wasserstein_given_shares(generated: Tensor, centres: Tensor, draw: Callable[
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     """Distances (n, m) in float64, from differences: a point is at 0 from itself."""
     return torch.cdist(*prepared(a, b), compute_mode=DIFFERENCES)
+
+
+def _k_means(points: NDArray[np.float64], modes: int, seed: int) -> NDArray[np.float64]:
+    """Centres (modes, d) of k-means on points (n, d). The last ones are kept: sets are compared with the same data."""
+    from sklearn.cluster import KMeans
+
+    key = sha256(points.tobytes()).digest(), points.shape, modes, seed
+    centres = _LAST_CENTRES.get(key)
+    if centres is None:
+        centres = KMeans(modes, n_init=10, random_state=seed).fit(points).cluster_centers_
+        _LAST_CENTRES.clear()
+        _LAST_CENTRES[key] = centres
+    return centres
 
 
 def _shares(points: Tensor, centres: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmcore.sources.checks import check_floating
-from fmcore.validation import check_finite
+from fmcore.validation import check_finite, check_floating
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

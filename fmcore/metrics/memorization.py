@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fmcore.closed_form.precision import full_products
-from fmcore.validation import check_finite
+from fmcore.validation import check_finite, check_floating
 
 COPY_RATIO = 1 / 3
 # Candidates that one product selects; their distances are then taken from the differences.
@@ -88,8 +88,8 @@ def nearest_training_images(images: Tensor, train: Tensor, scale: Callable[[Tens
     for name, x in (("images", images), ("train", train)):
         if x.ndim < 2 or len(x) == 0:
             raise ValueError(f"{name} has shape {tuple(x.shape)}: pass at least one point, shape (n, *shape).")
-        if scale is None and not x.is_floating_point():
-            raise TypeError(f"{name} holds {x.dtype}: pass scale=..., or scale it to floating point first.")
+        if scale is None:
+            check_floating(name, x, scale=True)
     if images.shape[1:] != train.shape[1:]:
         raise ValueError(
             f"images have shape {tuple(images.shape[1:])}, training images {tuple(train.shape[1:])}: they must agree."

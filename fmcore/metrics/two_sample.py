@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from fmcore.couplings.assignment import assign
-from fmcore.sources.checks import check_floating
-from fmcore.validation import check_finite
+from fmcore.validation import check_finite, check_floating
 
 PRODUCTS, DIFFERENCES = "use_mm_for_euclid_dist_if_necessary", "donot_use_mm_for_euclid_dist"
-# Points whose nearest neighbours are looked at, and the share of the squared distance that rounding may reach.
-LOOKED_AT, LOST = 16, 1e-9
+# Points whose distance to the nearest other is measured, and the share of its square that rounding may reach.
+SAMPLED_POINTS, ROUNDING_SHARE = 16, 1e-9
 
 
 def wasserstein2(a: Tensor, b: Tensor) -> float:
@@ -102,8 +101,8 @@ def cdist_mode(a: Tensor, b: Tensor) -> str:
     their distance to the nearest one.
     """
     points = torch.cat([a, b])
-    some = points[:: max(1, len(points) // LOOKED_AT)]
+    some = points[:: max(1, len(points) // SAMPLED_POINTS)]
     apart = torch.cdist(some, points, compute_mode=DIFFERENCES)
     nearest = apart.where(apart > 0, torch.inf).amin(dim=1).median()
-    lost = torch.finfo(points.dtype).eps * points.square().sum(dim=1).max()
-    return DIFFERENCES if lost > LOST * nearest.square() else PRODUCTS
+    rounding = torch.finfo(points.dtype).eps * points.square().sum(dim=1).max()
+    return DIFFERENCES if rounding > ROUNDING_SHARE * nearest.square() else PRODUCTS

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcore.paths.times import check_not_counted, check_within
+from fmcore.paths.times import check_not_integer, check_within
+from fmcore.velocity import two_dtypes
 
-# A network may be asked a little beyond [0, 1], for a difference quotient; whole intervals beyond, it was not meant.
+# A difference quotient at t = 0 or 1 asks a little beyond [0, 1]. A time more than 1 beyond is a mistake.
 BEYOND = 1.0
 
 
@@ -24,7 +25,7 @@ def time_of(x: Tensor, t: Tensor | float) -> Tensor:
         ValueError: for whole-number times, times of another shape, or (on the CPU) times further than a whole interval
             from [0, 1].
     """
-    check_not_counted(t)
+    check_not_integer(t)
     if not isinstance(t, Tensor):
         t = torch.as_tensor(t, dtype=torch.promote_types(x.dtype, torch.float32))
     if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
@@ -45,23 +46,24 @@ def labels_of(x: Tensor, labels: Any, num_classes: int | None) -> Tensor:
         num_classes: of the network; None if it was built without labels.
 
     Raises:
-        ValueError: for a network without labels, labels of another shape or kind, or (on the CPU) of other values.
+        ValueError: for a network without labels, labels of another shape or kind, or (if they come on the CPU) of
+            other values.
     """
     if num_classes is None:
         raise ValueError("this network was built without labels: leave them out, or build it with num_classes")
     if not isinstance(labels, Tensor):
-        labels = torch.as_tensor(labels, device=x.device)
+        labels = torch.as_tensor(labels)
     if labels.shape != (len(x),) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be whole numbers of shape ({len(x)},), got {labels.dtype} {tuple(labels.shape)}")
     labels = labels.long()  # an embedding does not look up bytes
     if torch.compiler.is_compiling() or labels.device.type != "cpu":
-        return labels  # looking at values would break the graph, or wait for the device in every step
+        return labels.to(x.device)  # looking at values would break the graph, or wait for the device in every step
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= num_classes:
         raise ValueError(
             f"labels must lie in 0..{num_classes - 1}, or be {num_classes} for no label; "
             f"got values from {int(labels.min())} to {int(labels.max())}"
         )
-    return labels
+    return labels.to(x.device)
 
 
 def check_precision(x: Tensor, weight: Tensor) -> None:
@@ -74,10 +76,7 @@ def check_precision(x: Tensor, weight: Tensor) -> None:
         return
     if x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
         return
-    names = [str(dtype).removeprefix("torch.") for dtype in (x.dtype, weight.dtype)]
     if not x.is_floating_point():
-        raise ValueError(f"x is {names[0]}: a velocity takes real numbers, images on the scale [-1, 1]; scale x first.")
-    raise ValueError(
-        f"x is {names[0]} and the network's weights are {names[1]}: convert one of them, x.to({weight.dtype}) or "
-        f"network.to({x.dtype})."
-    )
+        name = str(x.dtype).removeprefix("torch.")
+        raise ValueError(f"x is {name}: a velocity takes real numbers, images on the scale [-1, 1]; scale x first.")
+    raise two_dtypes(x.dtype, weight.dtype)

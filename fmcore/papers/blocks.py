@@ -17,7 +17,7 @@ class Block:
     paper: str
 
     @property
-    def measured(self) -> bool:
+    def has_numbers(self) -> bool:
         """Whether any row has a number."""
         return any(any(row[1:]) for row in self.rows)
 
@@ -38,7 +38,7 @@ def show_blocks(title: str, blocks: Sequence[Block], notes: Sequence[str]) -> No
 
     console = Console(least=140)  # wide tables, beside which notes of 80 columns look lost
     console.print(f"{title}: paper against ours; blank where nothing was run\n", markup=False)
-    shown = [block for block in blocks if block.measured]
+    shown = [block for block in blocks if block.has_numbers]
     for block, after in zip(shown, [*shown[1:], None], strict=True):
         table = Table(title=block.title, title_justify="left", min_width=len(block.title))
         for number, name in enumerate(block.columns):
@@ -49,7 +49,7 @@ def show_blocks(title: str, blocks: Sequence[Block], notes: Sequence[str]) -> No
         if after is None or after.paper != block.paper:
             console.print(f"Paper: {block.paper}\n", markup=False)
     for block in blocks:
-        if not block.measured:
+        if not block.has_numbers:
             console.print(f"- not run: {block.title}", markup=False)
     for note in notes:
         console.print(f"- {note}", markup=False)

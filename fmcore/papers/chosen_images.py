@@ -12,7 +12,7 @@ from fmcore.data.images import ImageData
 
 
 def chosen_training_images(
-    name: str, place: str | None, count: int | None, chance: torch.Generator
+    name: str, place: str | None, count: int | None, generator: torch.Generator
 ) -> tuple[ImageData, Tensor]:
     """A data set, and so many of its training images (n, C, H, W) chosen at random; none for all, in their order.
 
@@ -24,4 +24,4 @@ def chosen_training_images(
     images = found.train
     if count is not None and count > len(images):
         raise ValueError(f"images={count}, and {found.name} has {len(images)}: take fewer, or all (images=none)")
-    return found, images if count is None else images[torch.randperm(len(images), generator=chance)[:count]]
+    return found, images if count is None else images[torch.randperm(len(images), generator=generator)[:count]]

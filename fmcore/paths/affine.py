@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fmcore.paths.times import check_not_counted
+from fmcore.paths.times import check_not_integer
 from fmcore.validation import check_pair, check_time, expand_time
 
 Schedule = Callable[[Tensor], Tensor]
@@ -157,5 +157,5 @@ class AffinePath:
 
 def _times(t: Tensor | float, x: Tensor) -> Tensor:
     """Times of shape () or (B,), ready to multiply x (B, *shape)."""
-    check_not_counted(t)
+    check_not_integer(t)
     return expand_time(check_time(t, x), x)

@@ -1,8 +1,10 @@
 """The schedules alpha and sigma of the paths, with their derivatives in t: times of any shape to values of that shape.
 
 They are methods of small dataclasses because lambdas can neither be pickled nor sent to other processes. Where each
-comes from stands with the path in `fmcore.paths.named`.
+comes from stands with the path in `fmcore.paths.named`; what each method is, with the protocol `Schedules`.
 """
+
+# ruff: noqa: D102 - the methods are described once, in the protocol
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ HALF_PI = math.pi / 2
 
 
 class Schedules(Protocol):
-    """What each of the classes below has."""
+    """What each of the classes below has: functions of times t of any shape, with values of that shape."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """The factor of the data."""
@@ -37,34 +39,34 @@ class Rectified:
     """alpha = t, sigma = 1 - t."""
 
     def alpha(self, t: Tensor) -> Tensor:
-        """The factor of the data."""
         return t
 
     def sigma(self, t: Tensor) -> Tensor:
-        """The factor of the noise."""
         return 1 - t
 
     def d_alpha(self, t: Tensor) -> Tensor:
-        """Derivative of alpha in t."""
         return torch.ones_like(t)
 
     def d_sigma(self, t: Tensor) -> Tensor:
-        """Derivative of sigma in t."""
         return torch.full_like(t, -1.0)
 
 
 @dataclass(frozen=True)
-class OT(Rectified):
+class OT:
     """alpha = t, sigma = 1 - (1 - sigma_min) t."""
 
     sigma_min: float
 
+    def alpha(self, t: Tensor) -> Tensor:
+        return t
+
     def sigma(self, t: Tensor) -> Tensor:
-        """The factor of the noise."""
         return (1 - t) + self.sigma_min * t  # as 1 - (1 - sigma_min) t it would lose its digits near t = 1
 
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
     def d_sigma(self, t: Tensor) -> Tensor:
-        """Derivative of sigma in t."""
         return torch.full_like(t, -(1 - self.sigma_min))
 
 
@@ -85,19 +87,15 @@ class VariancePreserving:
         return self.beta_min + (1 - t) * (self.beta_max - self.beta_min)
 
     def alpha(self, t: Tensor) -> Tensor:
-        """The factor of the data."""
         return torch.exp(-self.total(t) / 2)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """The factor of the noise."""
         return (-torch.expm1(-self.total(t))).sqrt()
 
     def d_alpha(self, t: Tensor) -> Tensor:
-        """Derivative of alpha in t."""
         return self.rate(t) / 2 * torch.exp(-self.total(t) / 2)
 
     def d_sigma(self, t: Tensor) -> Tensor:
-        """Derivative of sigma in t."""
         return -self.rate(t) * torch.exp(-self.total(t)) / (2 * self.sigma(t))
 
 
@@ -114,19 +112,15 @@ class VarianceExploding:
         return math.log(self.sigma_max / self.sigma_min)
 
     def alpha(self, t: Tensor) -> Tensor:
-        """The factor of the data."""
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """The factor of the noise."""
         return self.sigma_min * torch.exp((1 - t) * self.log_ratio)
 
     def d_alpha(self, t: Tensor) -> Tensor:
-        """Derivative of alpha in t."""
         return torch.zeros_like(t)
 
     def d_sigma(self, t: Tensor) -> Tensor:
-        """Derivative of sigma in t."""
         return -self.log_ratio * self.sigma(t)
 
 
@@ -135,18 +129,14 @@ class Cosine:
     """alpha = sin(pi t / 2), sigma = cos(pi t / 2)."""
 
     def alpha(self, t: Tensor) -> Tensor:
-        """The factor of the data."""
         return torch.sin(HALF_PI * t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """The factor of the noise."""
         # cos(pi t / 2) written as a sine of 1 - t: exact 0 at t = 1, and full precision just before it.
         return torch.sin(HALF_PI * (1 - t))
 
     def d_alpha(self, t: Tensor) -> Tensor:
-        """Derivative of alpha in t."""
         return HALF_PI * torch.sin(HALF_PI * (1 - t))
 
     def d_sigma(self, t: Tensor) -> Tensor:
-        """Derivative of sigma in t."""
         return -HALF_PI * torch.sin(HALF_PI * t)

@@ -10,8 +10,8 @@ from torch import Tensor
 REAL = "times are real numbers from 0 (source) to 1 (data)"
 
 
-def check_not_counted(t: Tensor | float) -> None:
-    """Refuse whole-number times, which count steps; the numbers 0 and 1 themselves are times.
+def check_not_integer(t: Tensor | float) -> None:
+    """Refuse integer time steps in place of times; the numbers 0 and 1 themselves are times.
 
     Raises:
         ValueError: for a tensor or array of integers or bool, or a Python integer other than 0 and 1.

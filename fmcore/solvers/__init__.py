@@ -9,11 +9,11 @@
 The time grid is fixed here, evaluations are counted exactly, and a velocity is never evaluated outside [t0, t1].
 """
 
+from fmcore.solvers.counted import MAX_NFE, CountedVelocity
 from fmcore.solvers.grid import FIXED_STEP, METHODS, check_method, time_dtype, time_grid
-from fmcore.solvers.networks import warn_of_training_mode
 from fmcore.solvers.ode import NOT_FINITE, Solution, integrate, solve
 from fmcore.solvers.sde import solve_sde
-from fmcore.solvers.watched import MAX_NFE, CountedVelocity
+from fmcore.solvers.training_mode import warn_of_training_mode
 
 __all__ = [
     "FIXED_STEP",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fmcore.validation import unknown_name
+from fmcore.validation import check_count, unknown_name
 
 # Our name -> torchdiffeq's name. Orders 1, 2, 2, 4; evaluations a step 1, 2, 2, 4. Its rk4 is the 3/8 rule.
 FIXED_STEP = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
@@ -35,24 +34,6 @@ def check_method(method: str, steps: int | None) -> None:
         raise ValueError("dopri5 chooses its own steps: leave steps out, or use a fixed-step method such as 'euler'.")
     if steps is not None:
         check_count("steps", steps)
-
-
-def check_count(name: str, count: object, kind: str = "steps") -> None:
-    """Require a whole number of at least 1.
-
-    Raises:
-        ValueError: with the number to write instead, where that is clear.
-    """
-    try:
-        whole = operator.index(count)  # type: ignore[arg-type]
-    except TypeError:
-        whole = None
-    if whole is None or isinstance(count, bool):
-        near = isinstance(count, float) and count.is_integer()
-        example = f"write {name}={int(count)}" if near else f"for example {name}=50"  # type: ignore[call-overload]
-        raise ValueError(f"{name}={count!r}: a number of {kind} is a whole number, {example}.")
-    if whole < 1:
-        raise ValueError(f"{name} is {whole}: it must be at least 1.")
 
 
 def check_tolerances(rtol: float, atol: float) -> None:
@@ -114,8 +95,8 @@ def time_grid(
     return grid, list(range(len(start), len(start) + len(wanted)))
 
 
-def without_conversions(grid: Tensor, dtype: torch.dtype) -> Tensor:
-    """The grid in float32 for a float32 state, which saves a conversion of t an evaluation.
+def grid_for_state(grid: Tensor, dtype: torch.dtype) -> Tensor:
+    """The grid in float32 for a float32 state, which saves a conversion of t an evaluation; else the grid as it is.
 
     Nothing is lost: the velocity is given t in float32 anyway, and the difference of two neighbours is exact, so that
     the steps add up to the interval. A grid so fine that neighbours would become equal stays as it is.

@@ -10,17 +10,22 @@ import torch
 from torch import Tensor
 
 from fmcore.paths import AffinePath
+from fmcore.solvers.counted import MAX_NFE, CountedVelocity
 from fmcore.solvers.grid import (
     FIXED_STEP,
     check_method,
     check_tolerances,
+    grid_for_state,
     time_dtype,
     time_grid,
-    without_conversions,
 )
-from fmcore.solvers.watched import MAX_NFE, CountedVelocity
 from fmcore.validation import check_finite
 from fmcore.velocity import Velocity, float32_at_least
+
+NOT_FINITE = (
+    "the solution stopped being finite: the velocity returns NaN or grows without bound. Check the network, "
+    "end at path.t_max where the velocity is singular at t = 1, or take more steps."
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Solution:
     Attributes:
         x: (B, *shape), the state at t1, in the dtype of the start.
         nfe: evaluations of the velocity, each for the whole batch, rejected steps included; a guided velocity counts
-            as the network forwards that it takes, however it is wrapped (`fmcore.velocity.Evaluations`).
+            as the network forwards that it takes, however it is wrapped. A sum of one that says its cost and a plain
+            network counts the first only, unless it says otherwise (`fmcore.velocity.Evaluations`).
         times: (T,) float64, the times of the trajectory; (t0, t1) when none were asked for.
         trajectory: (T, B, *shape), the states at ``times``; None when none were asked for.
     """
@@ -84,7 +90,8 @@ def solve(
         RuntimeError: when the velocity is not finite along the way, or takes more than ``max_nfe`` evaluations.
 
     Warns:
-        UserWarning: for a network in training mode with dropout or batch normalization, unless ``grad`` is set.
+        UserWarning: when dropout or batch normalization runs in training mode in the first, second, fourth, eighth, ...
+            evaluation, unless ``grad`` is set.
     """
     adaptive = method == "dopri5"
     check_method(method, steps)
@@ -97,7 +104,7 @@ def solve(
         return empty_solution(x0, grid, kept, times)
     with torch.set_grad_enabled(grad):
         states, at = integrate(lambda t, x: function(x, t), x0, grid, kept, method, rtol, atol)
-        states = in_dtype_of(x0, states)
+        states = finite_in_dtype_of(x0, states)
     if times is None:
         return Solution(states[-1], function.nfe, grid[[0, -1]])
     return Solution(states[-1], function.nfe, grid[kept], states[[at.index(k) for k in kept]])
@@ -117,7 +124,7 @@ def empty_solution(x0: Tensor, grid: Tensor, kept: list[int], times: object) -> 
     return Solution(x0.clone(), 0, grid[kept], x0.new_empty(len(kept), *x0.shape))
 
 
-def in_dtype_of(x0: Tensor, states: Tensor) -> Tensor:
+def finite_in_dtype_of(x0: Tensor, states: Tensor) -> Tensor:
     """States, the last of which is the end, in the dtype of the start; raises RuntimeError if the end is not finite."""
     if not torch.isfinite(states[-1]).all():
         raise RuntimeError(NOT_FINITE)
@@ -153,18 +160,23 @@ def integrate(
     # End on t1 instead of stepping past it and interpolating back.
     options: dict[str, Any] = {"step_t": grid[-1:], "dtype": dtype}
     if method in FIXED_STEP:
-        grid = without_conversions(grid, first.dtype)
+        grid = grid_for_state(grid, first.dtype)
         options = {"grid_constructor": lambda f, y, t: grid}
     else:
         check_tolerances(rtol, atol)
     name = FIXED_STEP.get(method, method)
+    of_velocity: list[AssertionError] = []
+
+    def asked(t: Tensor, state: Any) -> Any:
+        try:
+            return function(t, state)
+        except AssertionError as error:
+            of_velocity.append(error)
+            raise
+
     try:
-        return odeint(function, state, grid[at], rtol=rtol, atol=atol, method=name, options=options), at
+        return odeint(asked, state, grid[at], rtol=rtol, atol=atol, method=name, options=options), at
     except AssertionError as error:  # how torchdiffeq says that the step size went to zero or the state to NaN
+        if error in of_velocity:
+            raise
         raise RuntimeError(f"{NOT_FINITE} (torchdiffeq: {str(error)[:80]})") from error
-
-
-NOT_FINITE = (
-    "the solution stopped being finite: the velocity returns NaN or grows without bound. Check the network, "
-    "end at path.t_max where the velocity is singular at t = 1, or take more steps."
-)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fmcore.paths import AffinePath
-from fmcore.solvers.grid import check_count, time_grid
-from fmcore.solvers.ode import Solution, check_start, empty_solution, in_dtype_of
-from fmcore.solvers.watched import CountedVelocity
-from fmcore.validation import check_generator
+from fmcore.solvers.counted import CountedVelocity
+from fmcore.solvers.grid import time_grid
+from fmcore.solvers.ode import Solution, check_start, empty_solution, finite_in_dtype_of
+from fmcore.validation import check_count, check_generator
 from fmcore.velocity import Velocity, float32_at_least
 
 
@@ -80,7 +80,7 @@ def solve_sde(
             drift = v + direction * g**2 / 2 * path.velocity_to_score(v, x, t)
             noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             x = x + step * drift + g * math.sqrt(abs(step)) * noise
-    end = in_dtype_of(x0, x[None])[0]
+    end = finite_in_dtype_of(x0, x[None])[0]
     if times is None:
         return Solution(end, function.nfe, grid[[0, -1]])
     return Solution(end, function.nfe, grid[kept], torch.stack(trajectory).to(x0.dtype))

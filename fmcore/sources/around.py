@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fmcore.sources.checks import check_floating, drawing_device
+from fmcore.sources.checks import drawing_device
 from fmcore.sources.von_mises_fisher import VonMisesFisher
-from fmcore.validation import check_finite
+from fmcore.validation import check_finite, check_floating
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmcore.sources.checks import check_floating
-from fmcore.validation import check_finite
+from fmcore.validation import check_count, check_finite, check_floating
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +107,7 @@ def pruning_axes(
         raise ValueError(f"tau is {tau}: it is a cosine, from -1 to 1.")
     if flips and data.ndim != 4:
         raise ValueError(f"data has shape {tuple(data.shape)}: flips=True needs images (n, C, H, W).")
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: it is a number of points, at least 1.")
+    check_count("chunk", chunk, "points")
 
     def directions() -> Iterator[Tensor]:
         for number, part in enumerate(data.split(chunk)):

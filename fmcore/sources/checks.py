@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from fmcore.validation import check_generator
-
-
-def check_count(n: Any) -> None:
-    """Require a number of samples.
-
-    Raises:
-        ValueError: unless n is a whole number of at least 0.
-    """
-    try:
-        below = operator.index(n) < 0
-    except TypeError:
-        whole = isinstance(n, float) and n.is_integer() and n >= 0
-        remedy = f"write n={n:.0f}" if whole else "write n=1000, for example"
-        raise ValueError(f"n={n!r}: a number of samples is a whole number, {remedy}.") from None
-    if below:
-        raise ValueError(f"n={n}: a number of samples is at least 0.")
+from fmcore.validation import check_count, check_floating, check_generator
 
 
 def drawing_device(
@@ -36,25 +17,9 @@ def drawing_device(
         ValueError: if n is not a number of samples, or the generator is on another kind of device.
         TypeError: for anything in place of a generator that is none, such as a seed.
     """
-    check_count(n)
+    check_count("n", n, "samples", least=0)
     check_generator(generator, device)
     return generator.device if device is None and generator is not None else device
-
-
-def check_floating(name: str, x: Tensor, scale: bool = False) -> None:
-    """Require floating point: whole-number images are on another scale, and a byte cannot hold a square.
-
-    Args:
-        name: of x, for the error.
-        x: points or images.
-        scale: whether the caller has an argument ``scale`` that converts them, for the error.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if not x.is_floating_point():
-        remedy = "pass scale=..., or scale it" if scale else "scale it"
-        raise TypeError(f"{name} holds {x.dtype}: {remedy} to floating point first (images to [-1, 1]).")
 
 
 def check_shape(x: Tensor, shape: tuple[int, ...]) -> None:

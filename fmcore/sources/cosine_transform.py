@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmcore.sources.checks import check_floating, check_shape, drawing_device
-from fmcore.validation import check_finite, unknown_name
+from fmcore.sources.checks import check_shape, drawing_device
+from fmcore.validation import check_finite, check_floating, unknown_name
 
 SIDE = 8
 # Luminance and colour differences of red and blue (ITU-R BT.601), without the offset that keeps them positive.

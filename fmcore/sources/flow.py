@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fmcore.sources.checks import check_shape
 from fmcore.sources.source import Source
+from fmcore.validation import check_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +27,19 @@ class FlowSource:
         transport: (n, *shape) to (n, *shape), without randomness.
         log_density: of the carried samples, (n, *shape) to (n,) in nats, for example by
             ``fmcore.likelihood.log_likelihood``; None if it is not known.
-        at_once: samples carried at once.
+        at_once: samples carried at once, at least 1.
+
+    Raises:
+        ValueError: unless at_once is a whole number of at least 1.
     """
 
     base: Source
     transport: Callable[[Tensor], Tensor]
     log_density: Callable[[Tensor], Tensor] | None = None
     at_once: int = 1000
+
+    def __post_init__(self) -> None:
+        check_count("at_once", self.at_once, "samples")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +55,7 @@ class FlowSource:
             ValueError: if the map changes the shape.
         """
         start = self.base.sample(n, generator, device)
-        if len(start) == 0:  # solvers have no use for a batch of nothing
+        if len(start) == 0:  # not every map takes an empty batch
             return start
         with torch.no_grad():
             carried = torch.cat([self.transport(part) for part in start.split(self.at_once)])

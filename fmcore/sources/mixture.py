@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fmcore.sources.checks import check_floating, check_shape, drawing_device
-from fmcore.validation import check_finite
+from fmcore.sources.checks import check_shape, drawing_device
+from fmcore.validation import check_count, check_finite, check_floating
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,9 @@ class GaussianMixture:
         check_floating("data", data)
         check_finite("data", data)
         flat = data.flatten(1).double()
-        if not 1 <= components < len(flat):
-            raise ValueError(f"{components} components need more points than {len(flat)}, and at least one component.")
+        check_count("components", components)
+        if components >= len(flat):
+            raise ValueError(f"{components} components need more points than {len(flat)}.")
         fitted = Fit(components, reg_covar=regularization, random_state=seed).fit(flat.numpy())
         weights, means = torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_)
         covariances = torch.from_numpy(fitted.covariances_)

@@ -31,6 +31,7 @@ from fmcore.sources.checks import drawing_device
 from fmcore.sources.gaussian import Gaussian
 from fmcore.sources.sphere import ChiSphere
 from fmcore.sources.tabulated import Tabulated, chi
+from fmcore.validation import check_count
 
 # Without a single acceptance among so many proposals the region counts as empty.
 MOST_PROPOSALS = 100_000
@@ -137,17 +138,17 @@ class Pruned:
         has something to count.
 
         Raises:
-            ValueError: for fewer than one proposal.
+            ValueError: unless proposals is a whole number of at least 1.
+            TypeError: for a generator that is none of PyTorch's.
         """
-        drawing_device(proposals, generator, None)
-        if proposals < 1:
-            raise ValueError(f"proposals is {proposals}: an estimate needs at least 1.")
+        check_count("proposals", proposals)
+        device = drawing_device(proposals, generator, None)
         axes, accepted, done = self.axes.rejected(), 0, 0
         remaining = chi(axes.axes.shape[1] - len(axes.axes)) if len(axes.axes) < axes.axes.shape[1] else None
         block = max(16, BLOCK // max(1, len(axes.axes)))
         while done < proposals:
             size = min(block, proposals - done)
-            accepted += len(self._proposals(axes, remaining, size, generator, None))
+            accepted += len(self._proposals(axes, remaining, size, generator, device))
             done += size
         bound = torch.tensor(self.bound, dtype=torch.float64)
         return (

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fmcore.sources.checks import check_floating, check_shape, drawing_device
+from fmcore.sources.checks import check_shape, drawing_device
 from fmcore.sources.sphere import log_along_ray, log_area, uniform_directions
 from fmcore.sources.tabulated import Tabulated, angle_to_axis, chi
-from fmcore.validation import check_finite
+from fmcore.validation import check_count, check_finite, check_floating
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +142,9 @@ def spherical_k_means(data: Tensor, components: int, seed: int = 0, iterations: 
     check_floating("data", data)
     check_finite("data", data)
     flat = data.flatten(1).float()
-    if not 1 <= components <= len(flat):
-        raise ValueError(
-            f"components is {components}: it is at least 1, and at most the number of points, {len(flat)}."
-        )
+    check_count("components", components)
+    if components > len(flat):
+        raise ValueError(f"components is {components}: it must be at most the number of points, {len(flat)}.")
     if not bool((flat.norm(dim=1) > 0).all()):
         raise ValueError("data holds a point of length 0, which has no direction.")
     points = torch.nn.functional.normalize(flat, dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import pytest
@@ -24,12 +25,17 @@ def stdout(monkeypatch):
         monkeypatch.setattr(sys, "stdout", stream)
         if width is None:
             monkeypatch.delenv("COLUMNS", raising=False)
+            monkeypatch.setattr(os, "get_terminal_size", no_terminal)  # rich asks stdin and stderr too
         else:
             monkeypatch.setenv("COLUMNS", str(width))
         show()
         return content.getvalue().decode(encoding)
 
     return with_stdout
+
+
+def no_terminal(*_):
+    raise OSError("not a terminal")
 
 
 def show_table():

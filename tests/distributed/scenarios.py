@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.utils.data import TensorDataset
 
 from fmcore import distributed
-from fmcore.atomic import locked
+from fmcore.locks import locked
 from fmcore.training import TrainingConfig, train
 from fmcore.training.minutes import StepsForMinutes
 from tests.distributed.tasks import (
@@ -132,12 +132,16 @@ def resumed():
 
 
 def lock():
-    """Process 0 holds a folder for all; a second run of these processes is refused in each."""
-    folder = FOLDER / "run"
-    with distributed.session(torch.device("cpu")), distributed.in_first(locked(folder)):
-        found["held"] = (FOLDER / ".run.lock").read_text().split()[:2], distributed.first(os.getpid)
-        with distributed.in_first(locked(folder)):
-            raise AssertionError("held twice")
+    """Process 0 holds a folder for all, also a second time; one that process 1 holds is refused in each."""
+    folder, other = FOLDER / "run", FOLDER / "other" / "run"
+    with distributed.session(torch.device("cpu")):
+        with distributed.in_first(locked(folder)), distributed.in_first(locked(folder)):
+            found["held"] = (FOLDER / ".run.lock").read_text().split()[:2], distributed.first(os.getpid)
+            dist.barrier()  # until all have read it
+        with locked(other) if RANK == 1 else contextlib.nullcontext():
+            dist.barrier()  # until it is held
+            with distributed.in_first(locked(other)):
+                raise AssertionError("held twice")
 
 
 def minutes():

@@ -125,3 +125,10 @@ def test_noise_of_the_estimate_is_seen_between_probes():
     _, about = bits_per_dim.summary(found)
     deviation = about["deviation_between_probes"] / about["bits_per_nat"]
     assert deviation == pytest.approx(1.4, rel=0.1)
+
+
+def test_equal_images_get_noise_of_their_own_also_in_another_chunk():
+    run = run_of(still, draws=1, solver_batch=2)
+    same = run.data.held_out[:1].expand(6, -1, -1, -1)
+    found = bits_per_dim.densities(run, same).draws[0]
+    assert len(found.unique()) == 6

@@ -1,7 +1,9 @@
 """The source of a run: kept with it, rebuilt from it, and never another by accident."""
 
+import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from fmcore.cli import main
 from fmcore.data import digits
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.config.source import SourceConfig
+from fmcore.experiments.evaluate import evaluation
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run import fitted_source, pretrained
 from fmcore.experiments.run import train as train_module
@@ -282,12 +285,57 @@ def test_pruned_starts_of_a_variance_exploding_path_have_its_standard_deviation(
     scale = row.build_path().source_scale
     fitted_source.fit_once(row, tmp_path, DATA, DATA.train)
     source = fitted_source.of_run(row, tmp_path, DATA, DATA.train)
-    fitted_source.keep_axes(DATA, DATA.train, False, 0.1, tmp_path / fitted_source.AXES_FILE)
-    start, _ = fitted_source.pruned_start(source, 0.3, tmp_path / fitted_source.AXES_FILE)
+    axes = fitted_source.keep_axes(DATA, DATA.train, False, 0.1, tmp_path / fitted_source.AXES_FILE)
+    start, _ = fitted_source.pruned_start(source, 0.3, axes)
     for one in (source.start(), start):
         length = float(one.sample(500, seeded()).flatten(1).norm(dim=1).mean())
         assert math.isclose(length, 7.97 * scale, rel_tol=0.02)  # E chi(64) is 7.97
     assert scale > 10
+
+
+class TestKeptAxes:
+    """They are taken for what they say they are, and for nothing else."""
+
+    @staticmethod
+    def expected(tau, flips=False, images=DATA.train):
+        """How many ends of axes no image comes close to, as `pruning_axes` has it."""
+        return sources.pruning_axes(images, tau, flips, DATA.scaled).count
+
+    def test_those_of_another_tau_flips_or_number_of_images_are_found_anew(self, tmp_path):
+        file = tmp_path / fitted_source.AXES_FILE
+        asked = [(0.1, False, DATA.train), (0.3, False, DATA.train)]  # each differs from the one before in one thing
+        asked += [(0.3, True, DATA.train), (0.3, True, DATA.train[:9])]
+        found = [fitted_source.keep_axes(DATA, images, flips, tau, file).count for tau, flips, images in asked]
+        assert found == [self.expected(tau, flips, images) for tau, flips, images in asked]
+        assert len({*found}) == 4
+
+    def test_the_same_are_read_back_and_not_searched_again(self, tmp_path, monkeypatch):
+        file = tmp_path / fitted_source.AXES_FILE
+        first = fitted_source.keep_axes(DATA, DATA.train, False, 0.1, file)
+        monkeypatch.setattr(sources, "pruning_axes", None)
+        again = fitted_source.keep_axes(DATA, DATA.train, False, 0.1, file)
+        for name in ("axes", "positive", "negative"):
+            assert torch.equal(getattr(first, name), getattr(again, name))
+            assert getattr(first, name).stride() == getattr(again, name).stride()
+
+    def test_a_run_never_takes_those_that_another_put_into_its_folder_meanwhile(self, aligned, tmp_path, monkeypatch):
+        """Drawing pruned samples with another tau keeps its axes in the same file, and needs no lock."""
+        folder, _ = aligned
+        shutil.copytree(folder, tmp_path / "run")
+        keep_axes, counts = fitted_source.keep_axes, []
+        file = tmp_path / "run" / fitted_source.AXES_FILE
+
+        def interfered(*arguments):
+            axes = keep_axes(*arguments)
+            counts.append(axes.count)
+            keep_axes(DATA, DATA.train, False, 0.4, file)
+            return axes
+
+        monkeypatch.setattr(fitted_source, "keep_axes", interfered)
+        run = Run(tmp_path / "run")
+        for _ in range(2):  # the second time it finds those of the other
+            assert run.pruned()[1].axes.count == self.expected(0.1) != self.expected(0.4)
+        assert counts == [self.expected(0.1)] * 2
 
 
 def test_a_resumed_training_keeps_its_source(own_cache, tmp_path):
@@ -341,6 +389,27 @@ class TestNothingToPrune:
         assert fitted_source.axes_to_prune(DATA, DATA.train, False, least).count == 1
         with pytest.raises(ValueError, match="nothing to prune"):
             fitted_source.axes_to_prune(DATA, DATA.train, False, least - 1e-4)
+
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            (["prune_tau=-0.9"], "nothing to prune at tau=-0.9"),
+            (["prune_tau=1", "prune_threshold=0.126"], "nothing to start from: none of"),
+        ],
+    )
+    def test_an_evaluation_says_so_before_it_draws_samples(self, never, aligned, tmp_path, monkeypatch, settings, says):
+        folder, record = aligned
+        shutil.copytree(folder, tmp_path / "run")
+
+        def samples(*arguments):
+            raise AssertionError("samples are drawn")
+
+        monkeypatch.setattr(evaluation, "samples", samples)
+        with pytest.raises(ValueError, match=says):
+            evaluate_run(Run(tmp_path / "run", settings))
+        assert json.loads((tmp_path / "run" / "record.json").read_text()) == record
+        with pytest.raises(AssertionError, match="samples are drawn"):
+            evaluate_run(Run(tmp_path / "run"))
 
     def test_one_line_says_so_on_the_command_line(self, never, tmp_path, capsys):
         with pytest.raises(SystemExit):

@@ -2,16 +2,19 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fmcore import data
+from fmcore import cli, data, locks
+from fmcore.experiments.config.experiment import from_dict
 from fmcore.experiments.config.overrides import with_overrides
-from fmcore.experiments.evaluate import simple_models
+from fmcore.experiments.evaluate import evaluation, simple_models
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run.finished import Run
 from fmcore.experiments.run.train import train_run
@@ -106,6 +109,87 @@ def test_a_folder_with_files_needs_a_decision(finished, tmp_path):
         train_run(CONFIGURATION, tmp_path / "letter.txt", progress=False)
 
 
+class TestAFinishedRunIsResumed:
+    """Nothing is left to train: what was measured stays, until it is measured again."""
+
+    @pytest.fixture
+    def copy(self, finished, tmp_path):
+        return shutil.copytree(finished[0], tmp_path / "run")
+
+    def test_its_record_stays_as_it_is(self, finished, copy):
+        before = contents(copy)
+        train_run(CONFIGURATION, copy, resume=True, progress=False)
+        assert contents(copy) == before
+        assert json.loads(before["record.json"])["values"] == finished[1]["values"]
+
+    @pytest.mark.parametrize("content", [None, b"{", b"[]", b"{}"])
+    def test_a_record_that_is_lost_or_damaged_is_written_again(self, finished, copy, content):
+        file = copy / "record.json"
+        file.unlink() if content is None else file.write_bytes(content)
+        train_run(CONFIGURATION, copy, resume=True, progress=False)
+        record = json.loads(file.read_text())
+        assert record["training"] == finished[1]["training"]
+        assert "values" not in record
+
+    def test_one_that_trains_again_has_a_new_record(self, copy):
+        (copy / "checkpoint.pt").unlink()
+        train_run(CONFIGURATION, copy, resume=True, progress=False)
+        assert "values" not in json.loads((copy / "record.json").read_text())
+
+    def test_the_evaluation_follows_on_the_command_line(self, finished, copy, monkeypatch):
+        measured = []
+
+        def stopped(run):
+            measured.append(run.folder)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(evaluation, "evaluate_run", stopped)
+        before = (copy / "record.json").read_bytes()
+        with pytest.raises(SystemExit):
+            cli.main(["train", "digits", *TINY, *QUICK, "--resume", "--run-dir", str(copy)])
+        assert measured == [copy]
+        assert (copy / "record.json").read_bytes() == before
+
+
+class TestKilledBeforeTheFirstStep:
+    """A folder in which the first file was half written holds nothing that could be lost."""
+
+    LEFT = ("config.json.0a1b2c3d.partial", "config.json.partial")
+
+    @pytest.mark.parametrize("choice", [{}, {"resume": True}, {"overwrite": True}])
+    def test_the_run_is_begun_again(self, tmp_path, choice):
+        for name in self.LEFT:
+            (tmp_path / name).write_bytes(b"{")
+        train_run(with_overrides(CONFIGURATION, ["steps=1"]), tmp_path, progress=False, **choice)
+        assert from_dict(json.loads((tmp_path / "config.json").read_text())).training.steps == 1
+        assert not [name for name in contents(tmp_path) if name.endswith(".partial")] or not locks.has_flock()
+
+    @pytest.mark.parametrize("other", ["letter.txt", "letter.txt.partial", "letter.0a1b2c3d.partial", "my config.json"])
+    def test_other_files_are_still_respected(self, tmp_path, other):
+        for name in (other, *self.LEFT):
+            (tmp_path / name).write_bytes(b"{")
+        before = contents(tmp_path)
+        for choice in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(FileExistsError, match="is not empty"):
+                train_run(CONFIGURATION, tmp_path, progress=False, **choice)
+        assert contents(tmp_path) == before
+
+    def test_a_folder_is_a_run_at_every_moment_while_it_is_overwritten(self, finished, tmp_path, monkeypatch):
+        """Killed at any removal or writing of a file, it can be started anew with the same command."""
+        folder = shutil.copytree(finished[0], tmp_path / "run")
+        (folder / "notes.txt").write_text("mine")
+        unlink, moments = Path.unlink, []
+
+        def watched(path, **settings):
+            unlink(path, **settings)
+            moments.append((folder / "config.json").exists())
+
+        monkeypatch.setattr(Path, "unlink", watched)
+        train_run(with_overrides(CONFIGURATION, ["steps=1"]), folder, overwrite=True, progress=False)
+        assert len(moments) > 8
+        assert all(moments)
+
+
 def test_resuming_with_another_configuration_names_the_fields(finished):
     folder, _ = finished
     before = contents(folder)
@@ -157,6 +241,7 @@ class TestOtherImages:
     def test_a_run_of_an_earlier_version_says_nothing_of_them(self, copy, exchanged):
         (copy / "data.json").unlink()
         Run(copy)
+        (copy / "record.json").unlink()  # which is left as it is otherwise: nothing is left to train
         train_run(CONFIGURATION, copy, resume=True, progress=False)
         assert not (copy / "data.json").exists()  # nobody knows what it has seen
         assert json.loads((copy / "record.json").read_text())["data"]["fingerprint"] is None
@@ -213,6 +298,17 @@ def test_training_and_measuring_leave_the_process_as_it_was(own_cache, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of PyTorch's own compiler, when it is loaded
+def test_a_loaded_network_has_no_dropout(tmp_path):
+    train_run(with_overrides(CONFIGURATION, ["dropout=0.9", "steps=2"]), tmp_path, progress=False)
+    run = Run(tmp_path)
+    for weight in run.network.parameters():
+        weight.fill_(0.1)  # untrained, the part behind the dropout is zero
+    x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(0.5)
+    assert torch.equal(run.velocity(x, t), run.velocity(x, t))
+    run.network.train()
+    assert not torch.equal(run.velocity(x, t), run.velocity(x, t))  # the dropout is there
+
+
 def test_overwriting_starts_anew_and_keeps_other_files(tmp_path):
     train_run(CONFIGURATION, tmp_path, progress=False)
     (tmp_path / "notes.txt").write_text("mine")

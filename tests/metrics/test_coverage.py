@@ -16,6 +16,7 @@ from scipy.stats import entropy
 from fmcore.ensemble import Arcs, three_directions
 from fmcore.ensemble.plane import at_angles
 from fmcore.metrics import (
+    coverage,
     covered_share,
     distances_to_data,
     mode_divergence,
@@ -85,6 +86,44 @@ def test_mode_divergence_of_blobs_is_that_of_their_shares():
     assert mode_divergence(blobs(data, 1), blobs(generated)) != pytest.approx(found, rel=1e-2)
 
 
+def test_k_means_of_the_same_data_is_fitted_once(monkeypatch):
+    """And again for other data, another number of parts or another seed; the values are those of a fresh fit."""
+    from sklearn.cluster import KMeans
+
+    fitted, fit = [], KMeans.fit
+
+    def counted(self, points):
+        fitted.append((self.n_clusters, self.random_state))
+        return fit(self, points)
+
+    def fresh(*given):
+        coverage._LAST_CENTRES.clear()
+        return mode_divergence(*given)
+
+    data, generated = normal(60, 2, 0), [normal(50, 2, seed) for seed in (1, 2, 3)]
+    wide = generated[0].view(25, 4)
+    expected = [fresh(points, data, 5, 0) for points in generated]
+    others = [  # each differs from the one before in one point only
+        (generated[0], data, 5, 1),
+        (generated[0], data, 4, 1),
+        (wide, data.view(30, 4), 4, 1),  # the same numbers
+        (wide, data.view(30, 4) + 1e-6, 4, 1),
+        (wide, (data.view(30, 4) + 1e-6).flip(0), 4, 1),
+    ]
+    changed = [fresh(*other) for other in others]
+    coverage._LAST_CENTRES.clear()
+    monkeypatch.setattr(KMeans, "fit", counted)
+    assert [mode_divergence(points, data, 5, 0) for points in generated] == expected
+    assert mode_divergence(generated[0], data.clone(), 5, 0) == expected[0]
+    assert fitted == [(5, 0)]
+    assert [mode_divergence(*other) for other in others] == changed
+    assert fitted == [(5, 0), (5, 1), (4, 1), (4, 1), (4, 1), (4, 1)]
+    assert len(coverage._LAST_CENTRES) == 1
+    data[0] += 5  # changed in place
+    assert mode_divergence(generated[0], data, 5, 1) == fresh(generated[0], data, 5, 1)
+    assert len(fitted) == 8
+
+
 def test_mode_divergence_of_a_missing_mode_is_finite():
     p, q = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
     assert share_divergence(p, q) == pytest.approx(0.5 * math.log(0.5) + 0.5 * math.log(0.5 / 1e-10), rel=1e-6)
@@ -145,3 +184,10 @@ def test_bad_numbers_are_refused():
         covered_share(torch.zeros(3, 2), torch.zeros(3, 2), radius=0)
     with pytest.raises(ValueError, match="modes is 4"):
         mode_divergence(torch.zeros(3, 2), torch.zeros(3, 2), modes=4)
+    for modes, words in (
+        (0, "modes is 0: it must be at least 1"),
+        (2.0, r"modes=2\.0: .*write modes=2"),
+        (True, "=True"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            mode_divergence(torch.zeros(3, 2), torch.zeros(3, 2), modes=modes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -161,26 +159,6 @@ def test_only_the_images_that_are_given_are_searched():
     everything = nearest_training_images(images, torch.cat([given, given.flip(-1)]), digits.scaled)
     assert (everything.distance[-4:, 0] == 0).all()
     assert everything.share_of_copies() > found.share_of_copies()
-
-
-def test_a_run_searches_the_images_that_it_was_trained_on():
-    """Of a run with 100 images: copies of those count, images of the rest of the split do not."""
-    from fmcore.experiments.evaluate.nearest import nearest_distances
-
-    digits = data.by_name("digits")
-    settings = SimpleNamespace(evaluation=SimpleNamespace(nearest_images=50), flips=False)
-    run = SimpleNamespace(
-        configuration=settings, data=digits, training_images=digits.train[:100], device=torch.device("cpu")
-    )
-    found = nearest_distances(run, [digits.train[:50], digits.train[100:150]], digits.held_out)
-    distance, _ = brute_force(digits.scaled(digits.train[100:150]), digits.scaled(digits.train[:100]))
-    copied = (distance[:, 0] < distance[:, 1] / 3).mean()
-    generated = found["distance_to_nearest_training_image"]["generated"]["value"]
-    assert generated == pytest.approx(distance[:, 0].mean() / 2, rel=1e-6)
-    assert found["share_of_copies"]["generated"]["value"] == pytest.approx((1 + copied) / 2)
-    held_out, _ = brute_force(digits.scaled(digits.held_out[:50]), digits.scaled(digits.train[:100]))
-    real = found["distance_to_nearest_training_image"]["held out (real)"]["value"]
-    assert real == pytest.approx(held_out[:, 0].mean(), rel=1e-6)
 
 
 def test_no_block_holds_all_distances():

@@ -170,7 +170,7 @@ PLANTED = (
     ),
     Mutant(
         "solvers: the first guess of an adaptive solver leads past the end",
-        "fmcore/solvers/watched.py",
+        "fmcore/solvers/counted.py",
         "t = t.clamp(self.first, self.last)",
         "t = t.clamp(self.first)",
         SOLVERS,
@@ -580,7 +580,7 @@ PLANTED = (
         "fmcore/experiments/run/pretrained.py",
         "(channels, height, width)).eval().requires_grad_(False)",
         "(channels, height, width)).requires_grad_(False)",
-        ("tests/experiments/test_pretrained.py",),
+        ("tests/test_training_step.py", "tests/experiments/test_pretrained.py"),
     ),
     Mutant(
         "run: pruning axes always with mirror images",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fmcore import networks
+from fmcore.networks.inputs import labels_of
 from fmcore.networks.unet import time_features
 
 NETWORKS = {
@@ -69,7 +70,7 @@ def test_one_time_in_all_its_forms_is_the_same_time(name, dtype):
     ],
     ids=["range", "scalar", "drawn", "bool", "int", "NumPy"],
 )
-def test_counted_times_are_refused(name, t):
+def test_integer_time_steps_are_refused(name, t):
     with pytest.raises(ValueError, match=r"times are real numbers from 0 \(source\) to 1 \(data\); divide steps"):
         built(name)(images(), t)
 
@@ -96,12 +97,14 @@ def test_a_difference_quotient_at_the_ends_is_let_through(name):
 @every_network
 def test_times_are_looked_at_neither_in_function_transforms_nor_in_graphs(name):
     network, x, t = built(name), images(), torch.tensor([0.1, 0.5, 0.9])
+    expected = network(x, t)
     if name != "UNet":  # PyTorch has no rule yet for many attentions at once
         mapped = torch.func.vmap(lambda one, time: network(one[None], time)[0])(x, t)
-        torch.testing.assert_close(mapped, network(x, t), rtol=1e-4, atol=1e-5)
-    if name == "MLP":
-        compiled = torch.compile(network, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(x, t), network(x, t))
+        torch.testing.assert_close(mapped, expected, rtol=1e-4, atol=1e-5)
+    torch.compiler.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, t), expected, rtol=1e-4, atol=1e-5)
+    assert (expected - network(x, t.flip(0))).abs().max() > 1e-3
 
 
 @every_network
@@ -111,9 +114,13 @@ def test_times_are_looked_at_neither_in_function_transforms_nor_in_graphs(name):
         (
             torch.float64,
             torch.float32,
-            r"x is float64 and the network's weights are float32: .*x\.to\(torch\.float32\)",
+            r"x is float64 and the network's weights are float32: .*x\.float\(\) or network\.double\(\)",
         ),
-        (torch.float32, torch.float64, r"x is float32 and the network's weights are float64: .*to\(torch\.float32\)"),
+        (
+            torch.float32,
+            torch.float64,
+            r"x is float32 and the network's weights are float64: .*x\.double\(\) or network\.float",
+        ),
         (torch.bfloat16, torch.float32, r"x is bfloat16 and the network's weights are float32"),
         (torch.uint8, torch.float32, r"x is uint8: a velocity takes real numbers, images on the scale \[-1, 1\]"),
     ],
@@ -169,6 +176,19 @@ def test_labels_that_are_none_are_refused(labels):
     network = networks.UNet((1, 8, 8), channels=8, multipliers=(1, 2), blocks=1, attention=(4,), heads=2, num_classes=3)
     with pytest.raises(ValueError, match=r"labels must be whole numbers of shape \(3,\)"):
         network(images(), 0.5, labels)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, list, np.array], ids=["tensor", "list", "array"])
+def test_labels_go_where_x_is_and_are_looked_at_before(kind):
+    """The device "meta" has no values: what is refused was looked at on the CPU."""
+    labels = kind([0, 2, 3])
+    x = torch.zeros(3, 1, 8, 8, device="meta")
+    found = labels_of(x, labels, 3)
+    assert found.device == x.device
+    assert found.dtype == torch.int64
+    labels[1] = 4
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2, or be 3 for no label; got values from 0 to 4"):
+        labels_of(x, labels, 3)
 
 
 def test_the_features_of_the_time_do_not_depend_on_the_default_dtype():

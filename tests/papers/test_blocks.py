@@ -38,9 +38,9 @@ def test_a_spread_follows_its_value_where_there_is_one():
 
 
 def test_a_block_is_measured_if_a_row_has_more_than_its_name():
-    assert block("a", ("x", "", "1")).measured
-    assert not block("a", ("x", "", ""), ("y", "", "")).measured
-    assert not block("a").measured
+    assert block("a", ("x", "", "1")).has_numbers
+    assert not block("a", ("x", "", ""), ("y", "", "")).has_numbers
+    assert not block("a").has_numbers
 
 
 def test_what_the_paper_says_follows_the_last_table_of_its_figure(capsys):

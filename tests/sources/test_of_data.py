@@ -123,3 +123,14 @@ def test_the_samples_of_a_map_and_their_density():
         FlowSource(base, lambda x: x).log_prob(x)
     with pytest.raises(ValueError, match="keep the shape"):
         FlowSource(base, lambda x: x[:, :2]).sample(4, seeded(9))
+    for at_once, words in ((0, "at_once is 0: it must be at least 1"), (1e3, r"at_once=1000\.0: .*write at_once=1000")):
+        with pytest.raises(ValueError, match=words):
+            FlowSource(base, lambda x: x, at_once=at_once)
+
+
+@pytest.mark.parametrize("wrong", [0, 2.0, True])
+def test_a_number_of_components_is_a_whole_number(wrong):
+    points = two_clouds()
+    for fit in (GaussianMixture.fit, sources.spherical_k_means):
+        with pytest.raises(ValueError, match="components( is 0: it must be at least 1|=.* is a whole number)"):
+            fit(points, wrong)

@@ -136,8 +136,28 @@ def test_wrong_arguments():
         pruning_axes(torch.eye(3), 0.5, flips=True)
     with pytest.raises(ValueError, match="length infinity: scale the data"):
         pruning_axes(torch.full((3, 4), 3e38), 0.5)
+    with pytest.raises(ValueError, match=r"chunk=2\.5: a number of points is a whole number"):
+        pruning_axes(torch.eye(3), 0.5, chunk=2.5)
     with pytest.raises(ValueError, match="proposals is 0"):
         Pruned(Gaussian((DIM,)), axes, 0.4).share_kept(0)
+    with pytest.raises(ValueError, match=r"^proposals=2\.5: a number of proposals is a whole number"):
+        Pruned(Gaussian((DIM,)), axes, 0.4).share_kept(2.5)
+
+
+def test_the_share_is_estimated_where_the_generator_draws(monkeypatch):
+    """PyTorch refuses a generator of another device than that of the numbers; the CPU's own stands for all here."""
+    devices, proposals = [], Pruned._proposals
+
+    def watched(self, axes, remaining, size, generator, device):
+        devices.append(device)
+        return proposals(self, axes, remaining, size, generator, device)
+
+    source = Pruned(Gaussian((DIM,)), some_axes(), 0.4)
+    expected = source.share_kept(500, seeded(13))
+    monkeypatch.setattr(Pruned, "_proposals", watched)
+    assert source.share_kept(500, seeded(13)) == expected
+    source.share_kept(500)
+    assert devices == [torch.device("cpu"), None]
 
 
 def test_mirror_images_are_counted_only_on_request():

@@ -75,7 +75,12 @@ def test_no_samples_are_an_empty_batch(source):
 @every
 @pytest.mark.parametrize(
     ("n", "message"),
-    [(2.0, "n=2.0: .*write n=2"), (2.5, "n=2.5: a number of samples is a whole number"), (-1, "n=-1: .*at least 0")],
+    [
+        (2.0, "n=2.0: .*write n=2"),
+        (2.5, "n=2.5: a number of samples is a whole number"),
+        (True, "n=True: a number of samples is a whole number"),
+        (-1, "n is -1: it must be at least 0"),
+    ],
 )
 def test_a_number_of_samples_is_a_whole_number(source, n, message):
     with pytest.raises(ValueError, match=message):

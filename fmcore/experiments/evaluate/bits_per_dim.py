@@ -77,7 +77,7 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
 
     def estimate(y: Tensor, probes: str) -> tuple[Tensor, int]:
         # Probes are drawn where y is: a device draws others than the CPU, from the same distribution.
-        chance = seeded_generator(settings.evaluation_seed, probes, run.device)
+        generator = seeded_generator(settings.evaluation_seed, probes, run.device)
         found = log_likelihood(
             run.velocity,
             y.to(run.device),
@@ -87,7 +87,7 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
             t1=run.path.t_max,
             rtol=settings.rtol,
             atol=settings.atol,
-            generator=chance,
+            generator=generator,
         )
         return found.log_prob.cpu(), found.nfe
 

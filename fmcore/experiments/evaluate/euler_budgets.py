@@ -7,18 +7,15 @@ the same noise. Pruning (`fmcore.sources.pruned`) changes where samples start an
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fmcore.experiments.evaluate.frechet import References, over_sets
-from fmcore.experiments.run.finished import Variant
+from fmcore.experiments.run.finished import Run, Variant
 from fmcore.experiments.run.samples import Samples, samples
 from fmcore.sources import alignment_factor
 from fmcore.training import seeded_generator
-
-if TYPE_CHECKING:
-    from fmcore.experiments.run.finished import Run
 
 # Proposals from which the share of kept noise is estimated.
 PROPOSALS = 2000

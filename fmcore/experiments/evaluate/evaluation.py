@@ -26,7 +26,9 @@ from fmcore.experiments.evaluate.euler_budgets import measured_budgets
 from fmcore.experiments.evaluate.likelihoods import likelihoods
 from fmcore.experiments.evaluate.nearest import nearest_distances
 from fmcore.experiments.evaluate.pictures import hybrids_figure, samples_figure
+from fmcore.experiments.run.fitted_source import check_starts
 from fmcore.experiments.run.samples import Samples, samples
+from fmcore.locks import locked
 from fmcore.metrics import features
 from fmcore.training import seeded_generator
 from fmcore.training.device import matmul_precision
@@ -43,14 +45,24 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     On an NVIDIA GPU all of it is computed without TF32, which would be off by a thousandth; samples are drawn as
     `sample_precision` says.
 
+    The folder is locked meanwhile (`fmcore.locks.locked`). Whoever must be sure that nobody trains in it between the
+    loading of the run and this call locks it around both.
+
     Raises:
-        ValueError: if a feature space needs a package that is not installed, or set_images is more than are held out.
+        BlockingIOError: if another process, or another thread, trains or evaluates in the folder.
+        ValueError: if a feature space needs a package that is not installed, set_images is more than are held out, or
+            there is nothing to prune.
     """
     settings, data = run.configuration.evaluation, run.data
     check_features(settings)
     count = frechet.images_of_a_set(run)
-    with distributed.session(run.device), matmul_precision("fp32", run.device):
+    with (
+        distributed.session(run.device),
+        distributed.in_first(locked(run.folder)),
+        matmul_precision("fp32", run.device),
+    ):
         record = distributed.first(lambda: records.read_json(run.folder / "record.json"))
+        check_pruning(run)
         started = time.perf_counter()
         real = data.held_out[frechet.spread(len(data.held_out), count)]
         generated, sampling_seconds = timed(lambda: samples(run, settings.generated_sets * count))
@@ -90,6 +102,13 @@ def check_features(settings: EvaluationConfig) -> None:
         features.check_installed(space)
 
 
+def check_pruning(run: Run) -> None:
+    """Raise ValueError if samples of a pruned source are asked for and there are none; better now than at the end."""
+    if run.configuration.evaluation.prune_tau is not None:
+        _, pruned = run.pruned()
+        distributed.first(lambda: check_starts(pruned))
+
+
 def timed(measure: Callable[[], Value]) -> tuple[Value, float]:
     """What a function returns, and the seconds that it took, in two decimals."""
     started = time.perf_counter()
@@ -101,11 +120,11 @@ def beside_exact(run: Run) -> dict[str, Any]:
     settings = run.configuration.evaluation
     found: dict[str, Any] = {}
     if settings.velocity_pairs:
-        chance = seeded_generator(settings.evaluation_seed, "velocity_pairs")
-        found["velocity_error"] = exact_velocity.velocity_errors(run, chance)
+        generator = seeded_generator(settings.evaluation_seed, "velocity_pairs")
+        found["velocity_error"] = exact_velocity.velocity_errors(run, generator)
     if settings.hybrid_switches:
-        chance = seeded_generator(settings.evaluation_seed, "hybrids")
-        samples_of = exact_velocity.hybrid_samples(run, chance)
+        generator = seeded_generator(settings.evaluation_seed, "hybrids")
+        samples_of = exact_velocity.hybrid_samples(run, generator)
         found["hybrid"] = exact_velocity.hybrid_measures(run, samples_of)
         hybrids_figure(run, samples_of, run.folder / "hybrids.png")
     return found

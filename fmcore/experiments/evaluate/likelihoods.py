@@ -35,8 +35,8 @@ def likelihoods(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
         "likelihood_nfe": nfe,
         "likelihood_spread": about,
     }
-    chance = seeded_generator(settings.evaluation_seed, "baseline")
-    simple = distributed.first(lambda: without_network(data, held_out, chance))
+    generator = seeded_generator(settings.evaluation_seed, "baseline")
+    simple = distributed.first(lambda: without_network(data, held_out, generator))
     return said, values | simple
 
 
@@ -47,14 +47,14 @@ def estimate(settings: EvaluationConfig) -> str:
     return f"Hutchinson's estimate, {settings.probes} probe{'s' * (settings.probes > 1)}"
 
 
-def without_network(data: ImageData, held_out: Tensor, chance: torch.Generator) -> dict[str, Any]:
+def without_network(data: ImageData, held_out: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Bits/dim of models without a network, on the same images; the uniform one alone for large images."""
     few = replace(data, held_out=held_out)
     found = {"uniform": in_bits(simple_models.uniform_bits_per_dim(few))}
     if held_out[0].numel() <= simple_models.MOST_PIXELS:
         found = {"histogram a pixel": in_bits(simple_models.histogram_bits_per_dim(few)), **found}
         if len(simple_models.fitting_images(data)) > held_out[0].numel():  # else the covariance is singular
-            found = {"Gaussian, full covariance": in_bits(simple_models.gaussian_bits_per_dim(few, chance)), **found}
+            found = {"Gaussian, full covariance": in_bits(simple_models.gaussian_bits_per_dim(few, generator)), **found}
     return found
 
 

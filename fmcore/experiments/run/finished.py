@@ -76,14 +76,15 @@ class Run:
         """The source without directions in which there are no data, as `fitted_source.pruned_start`.
 
         Raises:
-            ValueError: unless the evaluation has prune_tau and prune_threshold.
+            ValueError: unless the evaluation has prune_tau and prune_threshold, or if there is nothing to prune.
         """
         tau, threshold = self.configuration.evaluation.prune_tau, self.configuration.evaluation.prune_threshold
         if tau is None or threshold is None:
             raise ValueError("nothing says what to prune: set prune_tau and prune_threshold")
         file, flips = self.folder / fitted_source.AXES_FILE, self.configuration.flips
-        distributed.first(lambda: fitted_source.keep_axes(self.data, self.training_images, flips, tau, file))
-        return fitted_source.pruned_start(self.fitted, threshold, file)
+        # The axes come from process 0, not from the file: another program may have put those of another tau there.
+        axes = distributed.first(lambda: fitted_source.keep_axes(self.data, self.training_images, flips, tau, file))
+        return fitted_source.pruned_start(self.fitted, threshold, axes)
 
     def sample(
         self,

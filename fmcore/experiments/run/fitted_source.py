@@ -276,8 +276,10 @@ def of_run(configuration: Configuration, folder: Path, images: ImageData, train_
     return build(configuration.source, images.shape, found or {}, train_on, images.scaled, scale)
 
 
-def keep_axes(data: ImageData, images: Tensor, flips: bool, tau: float, file: Path) -> None:
-    """Find the axes without data, which takes a minute for CIFAR-10, and keep them in a file, unless it has them.
+def keep_axes(data: ImageData, images: Tensor, flips: bool, tau: float, file: Path) -> sources.PruningAxes:
+    """The axes without data: those that a file has, else found, which takes a minute for CIFAR-10, and kept in it.
+
+    Kept axes of another tau, of other flips or of another number of images are never taken: they are replaced.
 
     Raises:
         ValueError: if there are none, so that nothing would be pruned.
@@ -285,28 +287,29 @@ def keep_axes(data: ImageData, images: Tensor, flips: bool, tau: float, file: Pa
     about = {"tau": tau, "flips": flips, "images": len(images)}
     try:
         found = kept(about, file)
-    except ValueError:  # of another tau, or cut off: they can be found again
+    except ValueError:  # of something else, or cut off: they can be found again
         found = None
     if found is None or not len(found["axes"]):
-        keep(axes_tensors(axes_to_prune(data, images, flips, tau)), about, file)
+        found = axes_tensors(axes_to_prune(data, images, flips, tau))
+        found = {name: value.cpu().contiguous() for name, value in found.items()}  # as read back
+        keep(found, about, file)
+    return axes_from(found)
 
 
-def pruned_start(fitted: FittedSource, threshold: float, file: Path) -> tuple[Source, sources.Pruned]:
+def pruned_start(fitted: FittedSource, threshold: float, axes: sources.PruningAxes) -> tuple[Source, sources.Pruned]:
     """The source without the directions in which there are no data, for a network that was trained on all of them.
 
     Args:
         fitted: the source of the training, of uniform direction.
         threshold: see `fmcore.sources.Pruned`.
-        file: where `keep_axes` kept the axes.
+        axes: without data, see `keep_axes`.
 
     Returns:
         The source on the scale of the data, and the pruned one without norm alignment.
     """
-    from safetensors.torch import load_file
-
     source = fitted.at_start
     assert isinstance(source, (sources.Gaussian, sources.ChiSphere))  # checked by the configuration
-    pruned = sources.Pruned(source, axes_from(load_file(file)), threshold)
+    pruned = sources.Pruned(source, axes, threshold)
     return fitted.start(pruned), pruned
 
 

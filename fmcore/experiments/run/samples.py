@@ -8,19 +8,15 @@ of processes, of which each takes every n-th chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fmcore import distributed
 from fmcore.data.images import to_uint8
-from fmcore.experiments.run.finished import Variant
+from fmcore.experiments.run.finished import Run, Variant
 from fmcore.sources import Source
 from fmcore.training import seeded_generator
-
-if TYPE_CHECKING:
-    from fmcore.experiments.run.finished import Run
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fmcore import distributed
-from fmcore.atomic import locked, write_file
+from fmcore.atomic import original_name, write_file
 from fmcore.checkpoints import check_same
 from fmcore.data.images import ImageData
 from fmcore.experiments import records
@@ -36,6 +36,7 @@ from fmcore.experiments.run.snapshots import FOLDER as SNAPSHOTS
 from fmcore.experiments.run.snapshots import Snapshots
 from fmcore.experiments.run.training_batch import batch_loss, batch_maker, load_data, training_images
 from fmcore.experiments.run.weights import keep_weights
+from fmcore.locks import locked
 from fmcore.training import train
 from fmcore.training.loop import Keep
 
@@ -64,6 +65,9 @@ def train_run(
 ) -> None:
     """Train and leave config, checkpoint, weights, losses and the training half of the record in the folder.
 
+    The folder is locked meanwhile (`fmcore.locks.locked`). A training that is resumed when it was finished already
+    leaves its record as it is, with what the evaluation has found.
+
     Started by torchrun, all processes call this; process 0 writes. With `minutes`, the configuration that is left has
     the number of steps that fitted into them.
 
@@ -78,6 +82,7 @@ def train_run(
         keep: called as that of `fmcore.training.train`, for what else should be kept at each checkpoint.
 
     Raises:
+        BlockingIOError: if another process, or another thread, trains or evaluates in the folder.
         FileExistsError: if the folder is not empty and neither resume nor overwrite was asked for.
         ValueError: if resume was asked for with another configuration (the message names the fields that differ) or
             other images, or if there is nothing to prune.
@@ -92,8 +97,10 @@ def train_run(
         source = fitted_source.of_run(configuration, folder, images, train_on)
         distributed.first(lambda: check_sources(configuration, images, train_on, source, folder))
         snapshots = Snapshots(folder, configuration.evaluation.curve_every)
+        saved: list[int] = []  # steps after which there was a checkpoint; none if the training was finished already
 
         def keep_all(step: int, averaged: nn.Module) -> None:
+            saved.append(step)
             snapshots.keep(step, averaged)
             if keep is not None:
                 keep(step, averaged)
@@ -140,9 +147,19 @@ def train_run(
             records.write_json(folder / "config.json", to_dict(configuration))
             keep_weights(trained.ema.state_dict(), folder / "weights.safetensors", configuration.source)
             write_file(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]).encode())
-            records.write_json(folder / "record.json", record)
+            if saved or not has_record(folder):  # else it may have been evaluated, and these values would be lost
+                records.write_json(folder / "record.json", record)
 
         distributed.first(leave)
+
+
+def has_record(folder: Path) -> bool:
+    """Whether the folder has the record of a training, perhaps evaluated, that can be read."""
+    try:
+        found = records.read_json(folder / "record.json")
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "training" in found
 
 
 def check_sources(
@@ -154,8 +171,8 @@ def check_sources(
         fitted_source.check_starts(source.source)
     if tau is not None and threshold is not None:
         file = folder / fitted_source.AXES_FILE
-        fitted_source.keep_axes(images, train_on, configuration.flips, tau, file)
-        fitted_source.check_starts(fitted_source.pruned_start(source, threshold, file)[1])
+        axes = fitted_source.keep_axes(images, train_on, configuration.flips, tau, file)
+        fitted_source.check_starts(fitted_source.pruned_start(source, threshold, axes)[1])
 
 
 def prepare_folder(
@@ -167,7 +184,9 @@ def prepare_folder(
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file: name a folder for the run with --run-dir")
     config = folder / "config.json"
-    if folder.exists() and any(folder.iterdir()):
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    # A process that was killed when it first wrote config.json left a part of it, and nothing else: no run has begun.
+    if any(name == config.name or original_name(name) != config.name for name in names):
         if not resume and not overwrite:
             raise FileExistsError(
                 f"{folder} is not empty: add --resume to continue the run in it, --overwrite to start anew, "
@@ -184,7 +203,8 @@ def prepare_folder(
         same_data.check(images, folder)
     if overwrite:
         for name in FILES:
-            (folder / name).unlink(missing_ok=True)
+            if name != config.name:  # replaced below: without one, a kill in between would leave a folder of no run
+                (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(config, to_dict(configuration))

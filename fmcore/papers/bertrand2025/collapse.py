@@ -146,11 +146,11 @@ def training_points(configuration: CollapseConfig) -> tuple[Tensor, Callable[[Te
         ValueError: if there are fewer than asked for, or fewer than pairs.
         OSError: if the data is not there.
     """
-    chance = seeded_generator(configuration.seed, "points")
+    generator = seeded_generator(configuration.seed, "points")
     if configuration.data == "two_moons":
         assert configuration.images is not None  # checked by the configuration
-        return data.toy.two_moons(configuration.images, chance), None
-    found, points = chosen_training_images(configuration.data, configuration.data_dir, configuration.images, chance)
+        return data.toy.two_moons(configuration.images, generator), None
+    found, points = chosen_training_images(configuration.data, configuration.data_dir, configuration.images, generator)
     check_pairs(configuration.pairs, len(points))
     return points, found.scaled
 
@@ -167,10 +167,10 @@ def measure(configuration: CollapseConfig, progress: bool = True) -> dict[str, A
 
     points, scale = training_points(configuration)
     start = time.perf_counter()
-    chance = seeded_generator(configuration.seed, "pairs")
-    chosen = points[torch.randperm(len(points), generator=chance)[: configuration.pairs]]
+    generator = seeded_generator(configuration.seed, "pairs")
+    chosen = points[torch.randperm(len(points), generator=generator)[: configuration.pairs]]
     x1 = chosen if scale is None else scale(chosen)
-    x0 = torch.randn(x1.shape, generator=chance)
+    x0 = torch.randn(x1.shape, generator=generator)
     times = torch.arange(configuration.times, dtype=torch.float64) / configuration.times
     sizes: list[int | None] = [*sorted(configuration.sizes)] or [None]
     found: dict[int | None, Tensor] = {}

@@ -42,6 +42,7 @@ from fmcore.metrics import (
 from fmcore.papers.lee2025.simulation_setting import DENSITY_STEPS, MEASURES, PAPER, SCENARIOS, Setting, is_full
 from fmcore.solvers import solve
 from fmcore.sources import ChiSphere, Pruned, PruningAxes, pruning_axes
+from fmcore.sources.checks import drawing_device
 from fmcore.sources.tabulated import chi
 from fmcore.training import derived_seed, seeded_generator
 from fmcore.validation import unknown_name
@@ -55,11 +56,18 @@ class Cached:
 
     points: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, (2,)."""
+        return tuple(self.points.shape[1:])
+
     def sample(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
-        """Draw n of the points, (n, 2)."""
-        return self.points[torch.randint(len(self.points), (n,), generator=generator)]
+        """Draw n of the points, (n, 2), on the device (by default the generator's)."""
+        device = drawing_device(n, generator, device)
+        rows = torch.randint(len(self.points), (n,), generator=generator, device=device)
+        return self.points[rows.to(self.points.device)].to(rows.device)
 
 
 def target(setting: Setting) -> Tensor:

@@ -1,13 +1,13 @@
-"""A velocity under watch while a solver asks it."""
+"""A velocity that is counted and checked while a solver asks it."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fmcore.solvers.grid import check_count
-from fmcore.solvers.networks import about_dtypes, explained, warn_of_training_mode
-from fmcore.velocity import Evaluations, Velocity, count_evaluations
+from fmcore.solvers.training_mode import warn_of_training_mode
+from fmcore.validation import check_count
+from fmcore.velocity import Evaluations, Velocity, asking, count_evaluations, explained
 
 # Evaluations after which an adaptive solve gives up. A smooth flow takes tens to thousands, at any tolerance.
 MAX_NFE = 100_000
@@ -18,12 +18,14 @@ class CountedVelocity:
 
     Args:
         velocity: callable ``(x, t) -> v``.
-        t0, t1: ends of the interval, in either order.
-        adaptive: says that the solver tries a first step of a length that it guesses, which may lead past the end,
-            where a velocity may be singular. Its second evaluation is there; all others are within, as on a grid.
+        t0, t1: ends of the interval, in either order. An adaptive solver tries a first step of a length that it
+            guesses, which may lead past the end, and rounding may lead any solver there, where a velocity may be
+            singular: what is asked beyond is asked at the end.
+        adaptive: whether the solver chooses how often it asks.
         dtype: in which the velocity is given x, while t has that of the state; by default both have that of the state.
         max_nfe: evaluations that an adaptive solver may take; a fixed number of steps is one that was asked for.
-        sampling: warn of a network in training mode, whose dropout makes the flow random.
+        sampling: warn of a network in training mode, whose dropout makes the flow random, if it runs in the first,
+            second, fourth, eighth, ... evaluation: some networks take over on the way.
 
     Attributes:
         calls: of this object.
@@ -41,15 +43,16 @@ class CountedVelocity:
         sampling: bool = True,
     ) -> None:
         check_count("max_nfe", max_nfe, "evaluations")
-        if sampling:
-            warn_of_training_mode(velocity)
         self.velocity = velocity
+        self._asked = asking(velocity)
         self.t0, self.t1 = t0, t1
         self.first, self.last = min(t0, t1), max(t0, t1)
         self.adaptive = adaptive
         self.dtype = dtype
         self.max_nfe = max_nfe
-        self.rounded = False
+        # Compiled functions are not watched: they would be compiled once with the watch and once without.
+        compiled = hasattr(velocity, "_torchdynamo_orig_callable") and not isinstance(velocity, nn.Module)
+        self.sampling = sampling and not compiled
         self.calls = 0
         self.nfe = 0
 
@@ -70,10 +73,8 @@ class CountedVelocity:
                 "tolerances ask for. Take larger rtol and atol, a float64 state, a fixed-step method such as "
                 "method='rk4', an earlier end, or raise max_nfe."
             )
-        if self.adaptive and self.calls == 2:
-            t = t.clamp(self.first, self.last)
-        asked = x if self.dtype is None else x.to(self.dtype)
-        v, forwards = self._ask(asked, t)
+        t = t.clamp(self.first, self.last)
+        v, forwards = self._ask(x if self.dtype is None else x.to(self.dtype), t)
         self.nfe += forwards
         count_evaluations(forwards)  # this solve may be part of another velocity
         if not isinstance(v, Tensor):
@@ -88,16 +89,18 @@ class CountedVelocity:
     def _ask(self, x: Tensor, t: Tensor) -> tuple[Tensor, int]:
         """v(x, t) and the forward passes that it took."""
         try:
-            with Evaluations() as one:
-                return self.velocity(x, t.to(x.dtype) if self.rounded else t), one.total
+            if not self.sampling or self.calls & (self.calls - 1):
+                return self._answer(x, t)
+            with warn_of_training_mode() as said:
+                answer = self._answer(x, t)
+            self.sampling = not said
+            return answer
         except RuntimeError as error:
-            if not about_dtypes(error):
-                raise
-            if x.dtype != t.dtype and not self.rounded:
-                # A network that joins x and t as they are. With weights of 16 bits it would round t in any case.
-                self.rounded = True
-                return self._ask(x, t)
-            reason = explained(error, self.velocity, x)
-            if reason is error:
+            reason = explained(error, x, ("x0",))
+            if reason is None:
                 raise
             raise reason from error
+
+    def _answer(self, x: Tensor, t: Tensor) -> tuple[Tensor, int]:
+        with Evaluations() as one:
+            return self._asked(x, t), one.total
