@@ -180,7 +180,7 @@ def test_a_training_that_fails_puts_back_all_that_it_set():
 
 
 def test_each_step_moves_the_weights_by_its_own_learning_rate():
-    """Under a gradient that stays the same, Adam moves a weight by the learning rate, and the loss shows where it is."""
+    """Under a gradient that stays the same, Adam moves a weight by the learning rate; the loss says where it is."""
     config = replace(CONFIG, steps=8, warmup=3, decay="cosine", lr=0.1)
     weight = nn.Linear(1, 1, bias=False).double()
     losses = train(weight, lambda model, batch, generator: model.weight.sum(), DATA, config, progress=False).losses

@@ -128,8 +128,13 @@ class TestAFinishedRunIsResumed:
         file.unlink() if content is None else file.write_bytes(content)
         train_run(CONFIGURATION, copy, resume=True, progress=False)
         record = json.loads(file.read_text())
-        assert record["training"] == finished[1]["training"]
         assert "values" not in record
+        found, before = record["training"], finished[1]["training"]
+        timed = {"wall_seconds", "images_per_second"}  # the end of the last step is not in the checkpoint
+        assert {name: found[name] for name in found.keys() - timed} == {
+            name: before[name] for name in before.keys() - timed
+        }
+        assert found["images_per_second"] == pytest.approx(before["images_per_second"], rel=0.5)
 
     def test_one_that_trains_again_has_a_new_record(self, copy):
         (copy / "checkpoint.pt").unlink()
