@@ -7,23 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcore.paths.times import check_not_integer, check_within
+from fmcore.paths.times import check_not_integer
 from fmcore.velocity import two_dtypes
-
-# A difference quotient at t = 0 or 1 asks a little beyond [0, 1]. A time more than 1 beyond is a mistake.
-BEYOND = 1.0
 
 
 def time_of(x: Tensor, t: Tensor | float) -> Tensor:
     """Return t as a floating-point tensor on the device of x, in its own precision.
+
+    Times outside [0, 1] are let through: an adaptive solver guesses how long its first step may be, and asks there.
+    Losses, which draw or are given the times of a path, refuse them.
 
     Args:
         x: (B, *shape).
         t: a number, or a tensor of shape () or (B,).
 
     Raises:
-        ValueError: for whole-number times, times of another shape, or (on the CPU) times further than a whole interval
-            from [0, 1].
+        ValueError: for whole-number times, or times of another shape.
     """
     check_not_integer(t)
     if not isinstance(t, Tensor):
@@ -33,7 +32,6 @@ def time_of(x: Tensor, t: Tensor | float) -> Tensor:
             f"t has shape {tuple(t.shape)}, but x has shape {tuple(x.shape)}: pass one time for all (shape ()) "
             f"or one a sample (shape ({len(x)},)); t.reshape(-1) drops extra axes of size one."
         )
-    check_within(t, -BEYOND, 1 + BEYOND)
     return t if t.device == x.device else t.to(x.device)
 
 

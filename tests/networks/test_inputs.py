@@ -76,12 +76,10 @@ def test_integer_time_steps_are_refused(name, t):
 
 
 @every_network
-@pytest.mark.parametrize(
-    "t", [999.0, torch.tensor([0.0, 0.5, 999.0]), torch.tensor(-20.0), torch.tensor(torch.nan)], ids=str
-)
-def test_times_that_cannot_be_meant_are_refused(name, t):
-    with pytest.raises(ValueError, match=r"t (is|runs from) .*times are real numbers from 0 \(source\) to 1 \(data\)"):
-        built(name)(images(), t)
+@pytest.mark.parametrize("t", [2.3, torch.tensor(-1.5), torch.tensor([0.0, 0.5, 40.0])], ids=str)
+def test_times_that_an_adaptive_solver_guesses_are_let_through(name, t):
+    """torchdiffeq, in the hands of others, evaluates its first guess of a step wherever that leads."""
+    assert built(name)(images(), t).isfinite().all()
 
 
 @every_network
