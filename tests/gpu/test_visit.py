@@ -61,7 +61,9 @@ def test_every_part_is_done_with_the_packages_of_such_a_machine(rehearsed):
 
 def test_make_gpu_is_this_command(tmp_path):
     asked = ["MINUTES=0", "DATA=my data", f"OUT={tmp_path}", "LIMIT=600"]
-    said = subprocess.run(["make", "-n", "gpu", *asked], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["make", "--no-print-directory", "-n", "gpu", *asked], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     words = shlex.split(said.replace("\\\n", " "))
     place = words.index("-m")
     assert words[place:] == [
