@@ -7,20 +7,18 @@ is never sampled with another source than it was trained with, unless pruning is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmcore import sources
-from fmcore.atomic import write_file
 from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.config.source import SourceConfig
+from fmcore.experiments.run.fitted_file import keep, kept
 from fmcore.networks.concat_squash import ConcatSquashNet
 from fmcore.solvers import solve
 from fmcore.sources import Source
@@ -219,38 +217,6 @@ def axes_tensors(axes: sources.PruningAxes) -> dict[str, Tensor]:
 def axes_from(fitted: dict[str, Tensor]) -> sources.PruningAxes:
     """The axes back from `axes_tensors`."""
     return sources.PruningAxes(fitted["axes"], fitted["positive"], fitted["negative"])
-
-
-def keep(fitted: dict[str, Tensor], about: dict[str, Any], file: Path) -> None:
-    """Write what was fitted, and to what (`about`, plain values), in full or not at all."""
-    from safetensors.torch import save
-
-    tensors = {name: value.cpu().contiguous() for name, value in fitted.items()}
-    write_file(file, save(tensors, {"fitted": json.dumps(about, sort_keys=True)}))
-
-
-def kept(about: dict[str, Any], file: Path) -> dict[str, Tensor] | None:
-    """What was fitted and kept in a file; None if there is no file.
-
-    Raises:
-        ValueError: if the file is damaged, or was fitted to something else; the message names what differs.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not file.exists():
-        return None
-    try:
-        with safe_open(file, "pt") as opened:
-            found = json.loads((opened.metadata() or {})["fitted"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{file} is damaged: {str(error).splitlines()[0]}; restore it, or train again") from None
-    wanted = json.loads(json.dumps(about))
-    differs = sorted(name for name in {**found, **wanted} if found.get(name) != wanted.get(name))
-    if differs:
-        changes = ", ".join(f"{name} (was {found.get(name)}, now {wanted.get(name)})" for name in differs)
-        raise ValueError(f"{file} was fitted to another source: {changes}; use the run that it belongs to")
-    return tensors
 
 
 def fit_once(configuration: Configuration, folder: Path, images: ImageData, train_on: Tensor) -> None:
