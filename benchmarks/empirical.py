@@ -1,6 +1,6 @@
 """Empirical flow matching against conditional flow matching: what a bank of 999 more points costs a training step.
 
-The network is the U-Net of 35.7 million parameters, with 8 images a step on the CPU and 128 on a GPU. The cost of the
+The network is the U-Net of 35.7 million parameters, with 8 images per step on the CPU and 128 on a GPU. The cost of the
 target is a small part of a step, and hardly grows with the batch: its share for 128 images is smaller still.
 """
 

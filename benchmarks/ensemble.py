@@ -55,7 +55,7 @@ def plain_loop(data: Tensor, source: ChiSphere, transport: bool) -> tuple[str, C
 
 
 def loops() -> list[Row]:
-    """Model-steps a second, drawing and pairing included, with and without transport."""
+    """Model-steps per second, drawing and pairing included, with and without transport."""
     data, source = three_directions(generator=torch.Generator().manual_seed(0)), ChiSphere((2,), dof=3072)
     rows = []
     for transport in (False, True):

@@ -18,7 +18,7 @@ from fmcore import networks, solvers
 from fmcore.networks.unet import TIME_SCALE
 
 TRAINING_FLOPS = 37.3e9  # of one image, forward and backward
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 products a second, of the name's device
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 products per second, of the name's device
 SIZE = "U-Net 35.7M"
 
 

@@ -69,7 +69,7 @@ def conditional_flow_matching(
         path: the probability path.
         x0, x1: (B, *shape), paired by a coupling.
         t: a number, (B,) or () times in [0, 1], up to t_max where the path is singular beyond; drawn uniformly in
-            [0, t_max], one a sample, when None.
+            [0, t_max], one per sample, when None.
         weight: a function of t, shape (B,) or (), that multiplies each sample's squared error.
         generator: draws t.
 

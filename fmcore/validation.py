@@ -28,7 +28,7 @@ def check_time(t: Tensor | float, x: Tensor, dtype: torch.dtype | None = None) -
         return t
     raise ValueError(
         f"t has shape {tuple(t.shape)}, but x has shape {tuple(x.shape)}: pass one time for all (shape ()) "
-        f"or one a sample (shape ({x.shape[0]},)); t.reshape(-1) drops extra axes of size one."
+        f"or one per sample (shape ({x.shape[0]},)); t.reshape(-1) drops extra axes of size one."
     )
 
 

@@ -53,7 +53,7 @@ def own_cache(kept_classifiers):
 
 @pytest.fixture
 def few_images_a_step(monkeypatch):
-    """Classifiers learn from 8 images a step, not 128: for tests of what is written down, whatever they know."""
+    """Classifiers learn from 8 images per step, not 128: for tests of what is written down, whatever they know."""
     from fmcore.metrics import classifier
     from fmcore.training import TrainingConfig
 

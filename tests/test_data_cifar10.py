@@ -317,6 +317,6 @@ def test_the_real_images(real):
         records[[0, other], 0] = records[[other, 0], 0]
         records.flush()
         with pytest.raises(
-            ValueError, match=r"\[1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000\] images a class"
+            ValueError, match=r"\[1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000\] images per class"
         ):
             MODULE.read_split(path.parent, "held_out")

@@ -120,7 +120,7 @@ def test_times_on_both_sides_of_a_switch_count_as_the_most_expensive_row(guided_
 
 
 def test_guidance_of_a_model_that_says_what_it_costs():
-    """An ensemble of three networks, guided: six forwards a sample."""
+    """An ensemble of three networks, guided: six forwards per sample."""
 
     def three(x, t, labels):
         count_evaluations(3)

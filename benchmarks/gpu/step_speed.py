@@ -81,7 +81,7 @@ def ours(
     Args:
         images: trained on.
         network: of the U-Net.
-        batch: images a step.
+        batch: images per step.
         steps: to time of each kind; a quarter as many before them are not timed, and the first compiles.
         device: trains.
         compile: off for a rehearsal, which has no minute for it.
@@ -113,7 +113,7 @@ def ours(
     found = {name: batch * watch.steps_per_second(*pair) for name, pair in rates.items()}
     flops = flops_per_image(network, images.shape)
     return {
-        "what": f"U-Net, {sum(p.numel() for p in model.parameters()):,} parameters, {batch} images a step, bf16",
+        "what": f"U-Net, {sum(p.numel() for p in model.parameters()):,} parameters, {batch} images per step, bf16",
         "images per second": {name: round(rate, 1) for name, rate in found.items()},
         "share of peak": share_of_peak(found["as trained"], flops),
         "flops per image": flops,
@@ -159,7 +159,7 @@ def torchcfm(images: ImageData, batch: int, steps: int, device: torch.device, ti
     watch.mark(early + steps)
     size = sum(p.numel() for p in model.parameters())
     return {
-        "what": f"TorchCFM's script, {size:,} parameters, {batch} images a step, fp32",
+        "what": f"TorchCFM's script, {size:,} parameters, {batch} images per step, fp32",
         "images per second": round(batch * watch.steps_per_second(early, early + steps), 1),
     }
 

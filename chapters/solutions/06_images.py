@@ -98,7 +98,7 @@ mistakes = {
         nats(p, d, L) * math.log(2)
     ),
     "the density is still in nats: divide by ln 2": lambda p, d, L: -p / d + math.log2(L / 2),
-    "forgot d: these are bits an image in the first term": lambda p, d, L: -p / math.log(2) + math.log2(L / 2),
+    "forgot d: these are bits per image in the first term": lambda p, d, L: -p / math.log(2) + math.log2(L / 2),
     "d times too much: bits of the whole image, not of a dimension": lambda p, d, L: nats(p, d, L) * d,
 }
 
@@ -123,7 +123,7 @@ checks.compare("bits_per_dim", bits_per_dim, reference_bits, bits_cases, mistake
 
 # %% [markdown]
 # From $K = 1$ to $K = 50$ the bits/dim of the paper's FM w/ OT on CIFAR-10 (images of $3 \cdot 32 \cdot 32$ numbers) fall
-# from 3.11 to 2.99. By how many **nats an image** does the log-probability rise?
+# from 3.11 to 2.99. By how many **nats per image** does the log-probability rise?
 
 # %% tags=["exercise", "points:1"]
 nats_gained = ...

@@ -230,7 +230,7 @@ widgets.explore(
 # $2^p$.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# | Method | What it does in a step from $x$ | Evaluations a step | Order |
+# | Method | What it does in a step from $x$ | Evaluations per step | Order |
 # |---|---|---|---|
 # | `euler` | goes with the velocity at the start | 1 | 1 |
 # | `midpoint` | goes with the velocity in the middle, found by half an Euler step | 2 | 2 |
@@ -268,8 +268,8 @@ plotting.error_against(steps, errors, ylabel="root mean square error at t = 1")
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### What a given error costs
 #
-# RK4 pays four evaluations a step. Is that worth it? Take NFE as the axis, and add `dopri5`. It gets no number of steps but
-# **tolerances** `rtol` and `atol`: it estimates its error in each step, and makes the step shorter if the estimate is larger
+# RK4 pays four evaluations per step. Is that worth it? Take NFE as the axis, and add `dopri5`. It gets no number of steps
+# but **tolerances** `rtol` and `atol`: it estimates its error in each step, and makes the step shorter if the estimate is larger
 # than the tolerance. Steps that are rejected were paid for, and `nfe` counts them.
 
 # %% slideshow={"slide_type": "-"}

@@ -374,7 +374,7 @@ print(f"within one batch of 512: crossed {plan_crossed:.1%}, on paper {plan_pape
 # ## What does a network gain?
 #
 # Four networks, equal in all but the pairing: the same architecture and first weights, the same $2^{15}$ noise
-# samples and data points, the same batches of 256 pairs a step, the same 800 steps. Pairs are made once, in batches
+# samples and data points, the same batches of 256 pairs per step, the same 800 steps. Pairs are made once, in batches
 # of $B$, and then drawn at random. So the batch of the *coupling* and the batch of the *gradient* are two different
 # numbers here, and the training budget is the same for all.
 
@@ -883,7 +883,7 @@ figure
 # from the noise it has seen, it is right. The independent coupling and pairing *within* classes keep $x_0$ independent
 # of the class, as sampling assumes, and the latter keeps the gain of transport: its error after one Euler step is a
 # fraction of the independent one. In code it is one more argument: `MinibatchOT()(x0, x1, labels)`. A batch then
-# needs several samples a class, or there is nothing to choose from: in 256 images of 1,000 classes more than three in
+# needs several samples per class, or there is nothing to choose from: in 256 images of 1,000 classes more than three in
 # four are alone in their class, and keep the noise that chance gave them.
 
 # %% [markdown] slideshow={"slide_type": "slide"}

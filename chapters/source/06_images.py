@@ -738,7 +738,7 @@ measured = {
 }
 
 # %% slideshow={"slide_type": "fragment"}
-errors = (noise_of(vp.interpolate(x0, x1, t), t) - x0).square().mean(dim=(1, 2, 3))  # of the noise, one an image
+errors = (noise_of(vp.interpolate(x0, x1, t), t) - x0).square().mean(dim=(1, 2, 3))  # of the noise, one per image
 weight_gap = max(abs(float((WEIGHTS[m] * errors).mean() / measured[m]) - 1) for m in measured)
 print(f"losses of fmcore over weight times noise error: 1 up to {weight_gap:.0e}")
 

@@ -96,7 +96,7 @@ print(f"held-out digits: nearest training image at {real_distance:.2f}, copies {
 #
 # The second part does not depend on the network. The first is what Bertrand et al. 2025 plot against $t$ for networks
 # trained on more and more images. We train two, of the same size and on batches of 64 images: one on $n = 10$ digits, for
-# 250 steps, which will turn out to be enough, and one on all 1,500, for 400 steps. As in the paper the images are used as
+# 250 steps, which will turn out to be enough, and one on all 1,500, for 350 steps. As in the paper the images are used as
 # they are, without dequantization noise, so that the training set is the finite list in the formula.
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
@@ -130,7 +130,7 @@ def trained(name, steps):
 
 
 network, points, final_loss = {}, {}, {}
-for n, name, steps in ((10, "n10", 250), (1500, "hybrid", 400)):
+for n, name, steps in ((10, "n10", 250), (1500, "hybrid", 350)):
     network[n], points[n], final_loss[n] = trained(name, steps)
     print(f"n = {n:5,}: mean loss of the last 100 steps {final_loss[n]:.3f}")
 exact = {n: closed_form.EmpiricalVelocity(chosen) for n, chosen in points.items()}

@@ -244,7 +244,7 @@ figure
 # To compare sources we need many networks: several for each source, since one training says little. They are small, $(x, t) \mapsto v$ with three hidden
 # layers of 64, so small that *starting* an operation takes longer than the operation. `Ensemble` stacks $R$ networks: their weight
 # matrices become one tensor $(R, 64, 64)$, and one batched product does a layer of all of them. `benchmarks/ensemble.py` measures what this gains, for a
-# hundred networks about 30 times the training steps a second of the loop that trains one.
+# hundred networks about 30 times the training steps per second of the loop that trains one.
 #
 # Each member has its own seed, data, pairs and times. So an ensemble of one should be a plain model, and a member of many should be what it would have been
 # alone. The plain loop by hand:
@@ -749,7 +749,7 @@ print(f"{'held-out digits':24}                  {one['held out (real)']['value']
 # network. It is no FID. Each row is one training of 400 steps.
 #
 # **Half of it is as in the paper.** The mixtures of one and two Gaussians are worse than noise with the same pairing. Half is not: ten Gaussians halve the
-# distance, and the CNF gains too. Ten components for 1,500 digits are about one a class; no sample of that flow is a copy of a training
+# distance, and the CNF gains too. Ten components for 1,500 digits are about one per class; no sample of that flow is a copy of a training
 # digit, but its source has seen them all, and 400 steps are a short budget, in which a head start counts. For 50,000 photographs ten components are few,
 # and the paper trains 500 times as long.
 

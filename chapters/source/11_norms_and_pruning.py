@@ -553,7 +553,7 @@ for version, found in of_photos["rejected_share"].items():
     for threshold, theirs in PAPER_REJECTS.items():
         print(f"    threshold {threshold:.3f}: {rejects[version][threshold]:6.2f}%   {theirs:6.2f}%")
 plain_way, fast_way = (of_photos["proposals"]["with mirror images"][way]["value"] for way in ("plain", "truncated"))
-print(f"threshold 0.048: about {plain_way:,.0f} proposals a sample, or {fast_way:.1f} with what follows")
+print(f"threshold 0.048: about {plain_way:,.0f} proposals per sample, or {fast_way:.1f} with what follows")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The same steep fall. With mirror images, which the paper says it uses, ours rejects a little less between 0.05 and 0.07, up to 6 in 100;
@@ -639,7 +639,7 @@ tests = {name: two_sample(x, rejection) for name, x in tests.items()}
 for name, (distance, chance) in tests.items():
     print(f"plain rejection against {name:29} energy distance {distance:7.4f}, by chance up to {chance:.4f}")
 plain_proposals = 1 / float((worst <= 0.25).float().mean())
-print(f"proposals a sample: plain {plain_proposals:.1f}, fmcore {proposals / 2000:.1f}")
+print(f"proposals per sample: plain {plain_proposals:.1f}, fmcore {proposals / 2000:.1f}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The exact samplers cannot be told from plain rejection, with two bounds; without the coin toss the test notices.

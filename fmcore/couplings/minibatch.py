@@ -57,7 +57,7 @@ class MinibatchOT:
     With labels, samples are paired within their class. x0 was drawn independently of the labels, so the rows of a class
     hold a random part of x0, and x0 given the class is still the source: what a class-conditional model starts from
     when it samples. Pairing across classes would train each class on the noise nearest to it alone, and sampling would
-    start from noise that the class has never seen. Only batches with several samples a class gain from the transport.
+    start from noise that the class has never seen. Only batches with several samples per class gain from the transport.
 
     Both need only inner products: ||x0||^2 and ||x1||^2 add the same to every way to pair.
 

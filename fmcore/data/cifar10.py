@@ -127,7 +127,7 @@ def read_split(batches: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
         counts = np.bincount(records[:, 0], minlength=10).tolist()
         raise ValueError(
             f"{', '.join(SPLITS[split])} in {batches} do not hold the {len(records):,} images of CIFAR-10 "
-            f"(checksum over all records {found[:12]}..., expected {SHA256[split][:12]}...; {counts} images a class, "
+            f"(checksum over all records {found[:12]}..., expected {SHA256[split][:12]}...; {counts} images per class, "
             f"expected {len(records) // 10} each): a file is altered or not CIFAR-10. Delete the folder and {GET_IT}"
         )
     images, labels = records[order, 1:].reshape(-1, 3, 32, 32), records[order, 0].astype(np.int64)

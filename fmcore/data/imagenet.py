@@ -104,7 +104,7 @@ def describe(size: int, source: Path, held_out: Path | None, crop: bool, skip_br
 
 
 def describe_photographs(reduction: Reduction, train: Path, validation: Path | None, skip_broken: bool) -> Recipe:
-    """From folders of photographs, one a class."""
+    """From folders of photographs, one per class."""
     classes = class_folders(train)
     files, labels = labelled(train, classes)
     rows = range(len(files))

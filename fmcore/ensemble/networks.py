@@ -82,7 +82,7 @@ class Ensemble(nn.Module):
     Member k starts as ``torch.manual_seed(seeds[k]); SeluMLP(dim, width, depth)`` would.
 
     Args:
-        seeds: R seeds, one a member.
+        seeds: R seeds, one per member.
         dim, width, depth: as in `SeluMLP`.
 
     Attributes:
@@ -97,7 +97,7 @@ class Ensemble(nn.Module):
         self.dim, self.width, self.depth, self.members = dim, width, depth, len(seeds)
         self.sizes = layer_sizes(dim, width, depth)
         if self.members < 1:
-            raise ValueError("an ensemble needs at least one seed, one a member.")
+            raise ValueError("an ensemble needs at least one seed, one per member.")
         each = sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.sizes))
         self.flat = nn.Parameter(torch.empty(self.members * each))
         self.register_buffer("flat_gradient", torch.zeros_like(self.flat.detach()), persistent=False)
@@ -136,7 +136,7 @@ class Ensemble(nn.Module):
         """
         if x.ndim != 3 or x.shape[0] != self.members or x.shape[2] != self.dim:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}: this ensemble takes ({self.members}, B, {self.dim}), points a member."
+                f"x has shape {tuple(x.shape)}: this ensemble takes ({self.members}, B, {self.dim}), points per member."
             )
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         times = t[..., None] if t.shape == x.shape[:2] else expand_time(check_time(t, x), x)

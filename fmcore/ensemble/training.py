@@ -89,13 +89,13 @@ def train(
     sigma_min = 0; Tong et al. 2024 with sigma = 0).
 
     Groups of members are trained beside each other, each by one thread: threads that share an operation would have to
-    wait for each other at the end of each, several ten times a step. Meanwhile PyTorch is set to one thread.
+    wait for each other at the end of each, several ten times per step. Meanwhile PyTorch is set to one thread.
 
     Args:
         ensemble: R networks.
         members: R, what each learns from.
         steps: of every member.
-        batch: points a step and member.
+        batch: points per step and member.
         lr: learning rate of Adam; its other parameters are those of PyTorch.
         keep: numbers of steps after which to keep a copy of the weights.
         group: most members trained at once; groups are of one size, give or take a member.

@@ -9,7 +9,7 @@ variables, Chen et al. 2018). Running the flow from data to source,
 |---|---|
 | `log_likelihood` | that logarithm for a batch of points, in nats |
 | `velocity_and_divergence` | v and div v at one time: exactly, or by Hutchinson's estimate |
-| `bits_per_dim`, `bits_from_log_prob` | the same for whole-number images, in bits a dimension |
+| `bits_per_dim`, `bits_from_log_prob` | the same for whole-number images, in bits per dimension |
 """
 
 from fmcore.likelihood.bits import BitsPerDim, bits_from_log_prob, bits_per_dim

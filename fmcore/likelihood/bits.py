@@ -46,7 +46,7 @@ def bits_from_log_prob(log_prob: Tensor, dim: int, levels: int = 256) -> Tensor:
         levels: grey levels of a pixel.
 
     Returns:
-        Bits a dimension, shaped like log_prob.
+        Bits per dimension, shaped like log_prob.
 
     Raises:
         ValueError: for dim or levels below 1.

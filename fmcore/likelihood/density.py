@@ -62,9 +62,9 @@ def log_likelihood(
         velocity: callable (x, t) -> v, differentiable in x.
         x1: (B, *shape) points at t1; 16 bits as in :func:`fmcore.solvers.solve`. An empty batch takes no evaluation.
         source: distribution at t0, with ``log_prob``.
-        divergence: "exact" (d vector-Jacobian products an evaluation) or "hutchinson" (``probes`` of them, with
+        divergence: "exact" (d vector-Jacobian products per evaluation) or "hutchinson" (``probes`` of them, with
             random signs drawn once for the whole solve, so that the estimate is of one fixed integral).
-        probes: random vectors a sample, for Hutchinson.
+        probes: random vectors per sample, for Hutchinson.
         t0, t1: interval; end at ``path.t_max`` where the path is singular at t = 1.
         method, steps, rtol, atol: as in :func:`fmcore.solvers.solve`.
         generator: draws the probes.

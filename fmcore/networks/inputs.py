@@ -30,7 +30,7 @@ def time_of(x: Tensor, t: Tensor | float) -> Tensor:
     if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
         raise ValueError(
             f"t has shape {tuple(t.shape)}, but x has shape {tuple(x.shape)}: pass one time for all (shape ()) "
-            f"or one a sample (shape ({len(x)},)); t.reshape(-1) drops extra axes of size one."
+            f"or one per sample (shape ({len(x)},)); t.reshape(-1) drops extra axes of size one."
         )
     return t if t.device == x.device else t.to(x.device)
 

@@ -6,7 +6,7 @@ multiplied, and another linear map takes the products back,
 
     y = A^T [ (G g G^T) * (B^T d B) ] A,
 
-36 products for 16 outputs in place of 144. Summed over the channels, they are 36 matrix products, one a value. The
+36 products for 16 outputs in place of 144. Summed over the channels, they are 36 matrix products, one per value. The
 two maps read and write each tile once: this pays for many channels, and where nobody else has done it, on the CPU.
 
 It is made of pad, slices and matrix products only. PyTorch differentiates it as often and in whichever way is asked.

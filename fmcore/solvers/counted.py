@@ -29,7 +29,7 @@ class CountedVelocity:
 
     Attributes:
         calls: of this object.
-        nfe: network forwards a sample, which the velocity may say are more than one a call.
+        nfe: network forwards per sample, which the velocity may say are more than one per call.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fmcore.validation import check_count, unknown_name
 
-# Our name -> torchdiffeq's name. Orders 1, 2, 2, 4; evaluations a step 1, 2, 2, 4. Its rk4 is the 3/8 rule.
+# Our name -> torchdiffeq's name. Orders 1, 2, 2, 4; evaluations per step 1, 2, 2, 4. Its rk4 is the 3/8 rule.
 FIXED_STEP = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
 METHODS = ("dopri5", *FIXED_STEP)
 # Times are float64, but on devices that have none.

@@ -15,7 +15,7 @@ class TrainingConfig:
 
     Attributes:
         steps: optimizer steps.
-        batch: images a step, over all processes.
+        batch: images per step, over all processes.
         lr: peak learning rate of Adam.
         warmup: steps over which the learning rate rises linearly from 0.
         decay: what it does afterwards, until the last step: falls to 0 linearly, as a half cosine, or not at all. See
@@ -27,7 +27,7 @@ class TrainingConfig:
         precision: of a network with float32 weights. "fp32": float32 throughout. "tf32": products inside convolutions
             and matrix multiplications of an NVIDIA GPU keep 10 bits of the mantissa; elsewhere the same as fp32.
             "bf16": bfloat16 autocast (faster where the hardware has it, far slower elsewhere), TF32 for the rest.
-        accumulate: micro-batches a step, over all processes. Each process takes its share of them, one after the
+        accumulate: micro-batches per step, over all processes. Each process takes its share of them, one after the
             other, so none has more than about batch / accumulate images in memory at once; the gradient is that of the
             whole batch. Rounded up to a multiple of the number of processes.
         coupling_batch: images that `prepare` (the coupling, say) sees together; None for the whole batch. Smaller

@@ -88,7 +88,7 @@ def train(
         config: see `TrainingConfig`.
         checkpoint: file to save to, which process 0 does; None saves nothing.
         resume: continue from the checkpoint where there is one.
-        progress: show a bar with loss, images a second and time left.
+        progress: show a bar with loss, images per second and time left.
         prepare: ``prepare(batch, generator) -> batch``, without gradient, for all that should not depend on how the
             batch is cut: flips, noise, times, and the coupling, which sees `config.coupling_batch` images at once.
             What it returns, a tensor or a tuple of them with one row an image, goes to the loss in place of

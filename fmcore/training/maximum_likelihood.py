@@ -65,7 +65,7 @@ def fit_flow(
         seed: of the data and the sign vectors.
 
     Returns:
-        The loss of each step, (steps,), in nats a dimension.
+        The loss of each step, (steps,), in nats per dimension.
 
     Raises:
         FloatingPointError: when the loss stops being finite.

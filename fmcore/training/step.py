@@ -101,7 +101,7 @@ class Objective(nn.Module):
 
 @contextmanager
 def exchange(objective: nn.Module, now: bool) -> Iterator[None]:
-    """Let gradients add up in each process until the last micro-batch: they are exchanged once a step."""
+    """Let gradients add up in each process until the last micro-batch: they are exchanged once per step."""
     if now or not isinstance(objective, DistributedDataParallel):
         yield
         return

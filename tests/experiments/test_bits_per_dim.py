@@ -62,7 +62,7 @@ def test_a_linear_flow_has_the_density_of_a_scaled_gaussian():
 
 
 def test_bits_count_grey_levels():
-    # a density that is 1 / 2^d everywhere on [-1, 1]^d knows nothing: log2(levels) bits a pixel
+    # a density that is 1 / 2^d everywhere on [-1, 1]^d knows nothing: log2(levels) bits per pixel
     nothing = torch.full((1, 5), -3072 * math.log(2.0))
     found = bits_per_dim.Densities(nothing, nothing, torch.ones(5), 3072, 256)
     assert found.bits(nothing).flatten().tolist() == pytest.approx([8.0] * 5)

@@ -101,7 +101,7 @@ def test_pruned_starts_are_compared_too_and_never_with_the_own_samples(tmp_path)
     kept = float((axes.largest_cosine(noise.view(-1, 1, 8, 8)) <= 0.3).double().mean())
     assert pruned["share_kept"] == pytest.approx(kept, abs=4 * (kept * (1 - kept) / 2000) ** 0.5)
     assert (pruned["of_axes"], pruned["tau"], pruned["threshold"]) == (128, 0.1, 0.3)
-    assert pruned["proposals_a_sample"] >= 1
+    assert pruned["proposals_per_sample"] >= 1
 
 
 def test_without_budgets_nothing_is_drawn(tmp_path):

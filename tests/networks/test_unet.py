@@ -224,8 +224,8 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
             "takes images of shape \\(B, 1, 8, 8\\), got \\(2, 3, 8, 8\\)",
         ),
         (torch.zeros(1, 8, 8), torch.tensor(0.5), None, "takes images of shape"),
-        (torch.zeros(2, 1, 8, 8), torch.zeros(3), None, "one a sample \\(shape \\(2,\\)\\)"),
-        (torch.zeros(2, 1, 8, 8), torch.zeros(2, 1), None, "one a sample \\(shape \\(2,\\)\\)"),
+        (torch.zeros(2, 1, 8, 8), torch.zeros(3), None, "one per sample \\(shape \\(2,\\)\\)"),
+        (torch.zeros(2, 1, 8, 8), torch.zeros(2, 1), None, "one per sample \\(shape \\(2,\\)\\)"),
         (torch.zeros(2, 1, 8, 8), torch.tensor(0.5), torch.zeros(2), "whole numbers of shape \\(2,\\)"),
         (torch.zeros(2, 1, 8, 8), torch.tensor(0.5), torch.tensor([0]), "whole numbers of shape \\(2,\\)"),
         (

@@ -341,8 +341,8 @@ def test_a_record_stands_in_the_table_beside_the_paper(coloured, few_samples, tm
     assert rows["rejected ends at tau = 0.1, of 384"] == ["", *ends]
     assert rows["noise rejected at 0.05, %"] == ["99.94", *["99.98 ± 0.00*"] * 2]
     assert rows["noise rejected at 0.048, %"] == ["", *["99.98 ± 0.00*"] * 2]
-    assert rows["proposals a sample, plain rejection"][1].startswith("4,096")
-    assert rows["proposals a sample, the exact sampler"] == ["", "4.0 ± 0.3", "4.0 ± 0.3"]
+    assert rows["proposals per sample, plain rejection"][1].startswith("4,096")
+    assert rows["proposals per sample, the exact sampler"] == ["", "4.0 ± 0.3", "4.0 ± 0.3"]
     assert rows["mean length of noise"] == ["55.4185", f"{scipy.stats.chi(192).mean():.4f}", ""]
     assert rows["factor of norm alignment"][0] == "2.0376"
     masked = record["values"]["masked"]

@@ -30,8 +30,8 @@ def images(
     """A grid of images, row by row.
 
     batch: (n, C, H, W) with C = 1 or 3, or (n, H, W); uint8 shows 0..255, floats show [-1, 1].
-    columns: images a row. low, high: the values drawn black and white (digits of 17 levels: 0 and 16).
-    titles: one a column, above it. rows: one a row, at its left.
+    columns: images per row. low, high: the values drawn black and white (digits of 17 levels: 0 and 16).
+    titles: one per column, above it. rows: one per row, at its left.
     """
     batch = batch.detach().cpu()
     if batch.ndim == 3:

@@ -122,7 +122,7 @@ def snapshots(
 
     solution: a `solvers.Solution` with a trajectory, or a pair (times (T,), trajectory (T, B, 2)).
     times: the times to show (the nearest stored ones are); by default `count` evenly spaced ones.
-    axes: panels to draw into, one a time.
+    axes: panels to draw into, one per time.
     """
     stored, states = path_of(solution)
     wanted = torch.linspace(float(stored[0]), float(stored[-1]), count) if times is None else torch.as_tensor(times)

@@ -48,7 +48,7 @@ def measured_budgets(run: Run, one: References, own: Samples) -> dict[str, Any]:
             "rejected_axes": pruned.axes.count,
             "of_axes": 2 * pruned.axes.axes.shape[1],
             "share_kept": pruned.share_kept(PROPOSALS, generator),
-            "proposals_a_sample": pruned.sample_counted(100, generator)[1] / 100,
+            "proposals_per_sample": pruned.sample_counted(100, generator)[1] / 100,
         }
     factors = {"uniform": 1.0}
     if settings.align_steps:

@@ -69,7 +69,7 @@ def rows_of(record: Record, versions: Sequence[str], paper: Numbers) -> Iterator
         yield f"noise rejected at {at}, %", "" if theirs is None else f"{theirs:g}", ours
     for kind, by in (("plain", "plain rejection"), ("truncated", "the exact sampler")):
         counts = [values["proposals"][version][kind] for version in versions]
-        yield f"proposals a sample, {by}", "", [text(one, None) for one in counts]
+        yield f"proposals per sample, {by}", "", [text(one, None) for one in counts]
     for kind, what in (("masked", "frequencies masked"), ("masked_luminance", "of luminance")):
         for of, one in values.get(kind, {}).items():
             yield f"{what}, {of}", cell(paper.get((kind, of.split(",")[0])), 0), [text(one, 0)]

@@ -39,12 +39,12 @@ class Shares:
     curve: dict[str, list[float]]
 
     def full(self, count: int) -> tuple[Tensor, Tensor]:
-        """The ends (n, d) of the axes that images come nearest to, one an axis, and their largest cosines (n,)."""
+        """The ends (n, d) of the axes that images come nearest to, one per axis, and their largest cosines (n,)."""
         largest = self._largest()
         return self._ends(largest.amax(dim=1).argsort(descending=True)[:count], largest.argmax(dim=1), largest)
 
     def empty(self, count: int) -> tuple[Tensor, Tensor]:
-        """Rejected ends (n, d), one an axis, spread evenly from the nearest to images to the emptiest, and cosines."""
+        """Rejected ends (n, d), one per axis, spread evenly from the nearest to images to the emptiest, and cosines."""
         largest = self._largest()
         rejected = torch.nonzero(self.axes.positive | self.axes.negative).flatten()
         order = rejected[largest[rejected].amin(dim=1).argsort(descending=True)]

@@ -84,7 +84,7 @@ def paper_evaluation(draws: int, nearest_images: int = 1000) -> EvaluationConfig
 
 SIZES: dict[str, Size] = {
     # 1000 epochs of 50,000 images at a batch of 256 are 195k steps; the 391k of Table 3 are 1000 epochs at a batch of
-    # 128 (or twice as many at 256). The table's own numbers of steps and images a step are kept.
+    # 128 (or twice as many at 256). The table's own numbers of steps and images per step are kept.
     "cifar10": Size(
         "cifar10",
         paper_network(256, (1, 2, 2, 2), 2, (16,)),
