@@ -15,12 +15,14 @@ from torch import nn
 
 from benchmarks.gpu import step_speed
 from fmcore.atomic import write_file
-from fmcore.experiments import records
+from fmcore.experiments import sealed
 from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.evaluate.evaluation import evaluate_run
-from fmcore.experiments.run import pretrained
+from fmcore.experiments.run import pretrained, same_data
 from fmcore.experiments.run.finished import Run
+from fmcore.experiments.run.identity import identity
 from fmcore.experiments.run.train import train_run
+from fmcore.experiments.run.training_batch import load_data
 from fmcore.experiments.run.weights import keep_weights
 from fmcore.metrics import features
 from fmcore.papers.catalog import by_name
@@ -60,9 +62,10 @@ def run(config: Configuration, folder: Path, out: Path, say: Callable[[dict], No
 
     def keep(step: int, averaged: nn.Module) -> None:
         rounded = {name: value.bfloat16() for name, value in averaged.state_dict().items()}
-        keep_weights(rounded, out / "weights.safetensors", config.source)
+        keep_weights(rounded, out / "weights.safetensors", belongs_to, steps=step)
         say({"what": "weights left", "step": step, "bytes": checked(out / "weights.safetensors")})
 
+    belongs_to = identity(config, same_data.fingerprint(load_data(config)))
     compiled_or_not(lambda config: train_run(config, folder, overwrite=folder.exists(), keep=keep), config, folder, say)
     write_file(out / "record.json", (folder / "record.json").read_bytes())
     shutil.copyfile(folder / "losses.csv", out / "losses.csv")
@@ -71,7 +74,7 @@ def run(config: Configuration, folder: Path, out: Path, say: Callable[[dict], No
     adaptive = samples_by_dopri5(run)
     record = evaluate_run(run)
     record["evaluation"] |= adaptive
-    records.write_json(folder / "record.json", record)
+    sealed.write(folder / "record.json", record)
     leave(run, out)
     shutil.copyfile(folder / "samples.png", out / "samples.png")
     checked(out / "samples.png")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmcore.experiments import records
+from fmcore.experiments import sealed
 
 ROOT = Path(__file__).resolve().parents[2] / "data"
 REFERENCE, RESULTS = ROOT / "reference", ROOT / "results"
@@ -39,7 +39,7 @@ def find_records(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder: name one that holds runs or records")
         for file in sorted(folder.rglob("*.json")):
-            content = records.read_json(file)
+            content = sealed.read(file)
             if isinstance(content, dict) and {"experiment", "values", "configuration"} <= set(content):
                 found[content["experiment"]] = content
     return found

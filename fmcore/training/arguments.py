@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from fmcore.training.batches import microbatches
+from fmcore.training.config import TrainingConfig
+from fmcore.training.step import check_one_size
+
 # Wrappers that share a batch out among processes or devices, which `train` does itself.
 SHARING = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 
@@ -60,3 +64,11 @@ def check_data(data: Any) -> None:
         raise ValueError("data has shape (): give it an axis of rows, (n, *shape)")
     if len(data) == 0:
         raise ValueError("data is empty: there is nothing to train on")
+
+
+def parts_of_batch(config: TrainingConfig, rank: int, processes: int) -> list[range]:
+    """The micro-batches of one process; raises ValueError if the batch cannot be cut, or not as compiling needs it."""
+    parts = microbatches(config.batch, config.accumulate, rank, processes)
+    if config.compile:
+        check_one_size(config.batch, len(parts) * processes)
+    return parts

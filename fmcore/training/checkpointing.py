@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ class Checkpointer:
     Attributes:
         path: of the checkpoint; None saves nothing.
         keep: called in process 0 before each one; see `fmcore.training.train`.
+        belongs_to: what a checkpoint must say of the training besides its configuration; None if that does not matter.
         kept: whether the file holds a state of this run.
     """
 
     path: Path | None
     keep: Keep | None = None
+    belongs_to: Mapping[str, Any] | None = None
     kept: bool = False
 
     def state(self, config: TrainingConfig, resume: bool) -> dict[str, Any] | None:
@@ -48,7 +50,22 @@ class Checkpointer:
         if config.minutes is not None:  # the steps that fit into them were set then
             asked["steps"] = state["config"]["steps"]
         check_same(state["config"], asked, f"{self.path} was made")
+        self.check_belongs(state.get("belongs_to"))
         return state
+
+    def check_belongs(self, said: Any) -> None:
+        """Raise ValueError if the checkpoint is of another training; one that does not say so is taken."""
+        if said is None or self.belongs_to is None:
+            return
+        if not isinstance(said, Mapping):
+            raise ValueError(f"{self.path} is damaged: it does not say what it belongs to; train again from the start")
+        known = [name for name, value in self.belongs_to.items() if None not in (said.get(name, value), value)]
+        differs = {name for name in {*known} if said.get(name, self.belongs_to[name]) != self.belongs_to[name]}
+        check_same(
+            {name: said[name] for name in sorted(differs)},
+            {name: self.belongs_to[name] for name in sorted(differs)},
+            f"{self.path} was made",
+        )
 
     def restore(self, state: dict[str, Any], step: Step, history: History) -> None:
         """Load weights, average, Adam's moments and losses; raises ValueError if they are another network's."""
@@ -81,6 +98,7 @@ class Checkpointer:
             "seconds": history.seconds,
             "processes": distributed.processes(),
             "notes": history.notes,
+            "belongs_to": None if self.belongs_to is None else dict(self.belongs_to),
         }
         if self.keep is not None and distributed.rank() == 0:
             self.keep(len(history.losses), step.averaged.module)

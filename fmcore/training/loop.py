@@ -9,17 +9,18 @@ there is to save.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from fmcore import distributed
-from fmcore.training.arguments import check_data, check_network
-from fmcore.training.batches import Prepare, Rows, microbatches
+from fmcore.training.arguments import check_data, check_network, parts_of_batch
+from fmcore.training.batches import Prepare, Rows
 from fmcore.training.checkpointing import Checkpointer, Keep
 from fmcore.training.config import TrainingConfig
 from fmcore.training.device import borrowed_generators, keep_freed_memory, matmul_precision
@@ -27,7 +28,7 @@ from fmcore.training.feeding import feed
 from fmcore.training.history import History
 from fmcore.training.minutes import Steps
 from fmcore.training.progress import progress_bar
-from fmcore.training.step import Loss, Objective, Step, check_one_size, rehearse
+from fmcore.training.step import Loss, Objective, Step, rehearse
 
 __all__ = ["Keep", "Loss", "Trained", "train"]
 ModelType = TypeVar("ModelType", bound=nn.Module)
@@ -69,6 +70,7 @@ def train(
     prepare: Prepare | None = None,
     ahead: int = 1,
     keep: Keep | None = None,
+    belongs_to: Mapping[str, Any] | None = None,
 ) -> Trained[ModelType]:
     """Train a network on batches of rows of data, on the device that holds the network.
 
@@ -96,6 +98,8 @@ def train(
         ahead: how many batches a thread prepares early; 0 for no thread. `prepare` must draw from its generator only.
         keep: ``keep(steps made, averaged network)``, the network in evaluation mode, which process 0 calls before each
             checkpoint that it writes, so that a resumed run has kept all that one without interruption has.
+        belongs_to: what else makes this training what it is, such as its loss, path and data: names and plain values.
+            The checkpoint holds them; a training with others does not go on from it, nor together with this one.
 
     Raises:
         FileExistsError: if the checkpoint exists and resume was not asked for.
@@ -109,19 +113,17 @@ def train(
     check_network(model)
     check_data(data)
     device = next(model.parameters()).device
-    checkpoints = Checkpointer(None if checkpoint is None else Path(checkpoint), keep)
+    checkpoints = Checkpointer(None if checkpoint is None else Path(checkpoint), keep, belongs_to)
     with ExitStack() as stack:
         stack.enter_context(distributed.session(device))
         stack.enter_context(matmul_precision(config.precision, device))
         dropout = stack.enter_context(borrowed_generators(device))
         keep_freed_memory(device)
         processes = distributed.processes()
-        distributed.check_equal("the configuration and number of images", (asdict(config), len(data)))
+        distributed.check_equal("the configuration and number of images", (asdict(config), len(data), belongs_to))
         state = distributed.first(checkpoints.state, config, resume)
 
-        parts = microbatches(config.batch, config.accumulate, distributed.rank(), processes)
-        if config.compile:
-            check_one_size(config.batch, len(parts) * processes)
+        parts = parts_of_batch(config, distributed.rank(), processes)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.train()

@@ -11,6 +11,7 @@ from fmcore.experiments import records
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.run.finished import Run
 from fmcore.experiments.run.fitted_source import FittedSource
+from fmcore.experiments.run.identity import identity
 from fmcore.experiments.run.training_batch import training_images
 from fmcore.papers import catalog
 from fmcore.sources import Gaussian
@@ -31,6 +32,7 @@ class MadeRun(Run):
         self.configuration = with_overrides(catalog.by_name(experiment), changes)
         self.data, self.path = digits(), self.configuration.build_path()
         self.training_images = training_images(self.configuration, self.data)
+        self.identity = identity(self.configuration, None)
         self.fitted = FittedSource(self.configuration.source, Gaussian(self.data.shape))
         self.source = self.fitted.start()
         self.velocity = self.sampling_velocity = velocity

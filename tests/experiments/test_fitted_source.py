@@ -1,6 +1,5 @@
 """The source of a run: kept with it, rebuilt from it, and never another by accident."""
 
-import json
 import math
 import re
 import shutil
@@ -13,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from fmcore import couplings, sources
 from fmcore.cli import main
 from fmcore.data import digits
+from fmcore.experiments import sealed
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.experiments.evaluate import evaluation
 from fmcore.experiments.evaluate.evaluation import evaluate_run
-from fmcore.experiments.run import fitted_source, pretrained
+from fmcore.experiments.run import finished, fitted_source, pretrained, pruning_axes
 from fmcore.experiments.run import train as train_module
 from fmcore.experiments.run.finished import Run, Variant
 from fmcore.experiments.run.fitted_source import FittedSource
@@ -195,7 +195,10 @@ def test_weights_of_another_source_are_refused(aligned, tmp_path):
     weights = folder / "weights.safetensors"
     own = weights.read_bytes()
     save_file(load_file(weights), weights, {"source": '{"norm": "none"}'})
-    with pytest.raises(ValueError, match=r"norm \(was none, now data_up\)"):
+    with (
+        pytest.raises(ValueError, match=r"norm \(was none, now data_up\)"),
+        pytest.warns(UserWarning, match="no digest"),
+    ):
         Run(folder)
     weights.write_bytes(own)
     Run(folder)
@@ -283,9 +286,8 @@ def test_pruned_starts_of_a_variance_exploding_path_have_its_standard_deviation(
         ["path=variance_exploding", "prune_tau=0.1", "prune_threshold=0.3"],
     )
     scale = row.build_path().source_scale
-    fitted_source.fit_once(row, tmp_path, DATA, DATA.train)
-    source = fitted_source.of_run(row, tmp_path, DATA, DATA.train)
-    axes = fitted_source.keep_axes(DATA, DATA.train, False, 0.1, tmp_path / fitted_source.AXES_FILE)
+    source = fitted_source.from_fitted(row, {}, DATA, DATA.train)
+    axes = pruning_axes.keep_axes(DATA, DATA.train, False, 0.1, tmp_path / pruning_axes.FILE)
     start, _ = fitted_source.pruned_start(source, 0.3, axes)
     for one in (source.start(), start):
         length = float(one.sample(500, seeded()).flatten(1).norm(dim=1).mean())
@@ -302,18 +304,18 @@ class TestKeptAxes:
         return sources.pruning_axes(images, tau, flips, DATA.scaled).count
 
     def test_those_of_another_tau_flips_or_number_of_images_are_found_anew(self, tmp_path):
-        file = tmp_path / fitted_source.AXES_FILE
+        file = tmp_path / pruning_axes.FILE
         asked = [(0.1, False, DATA.train), (0.3, False, DATA.train)]  # each differs from the one before in one thing
         asked += [(0.3, True, DATA.train), (0.3, True, DATA.train[:9])]
-        found = [fitted_source.keep_axes(DATA, images, flips, tau, file).count for tau, flips, images in asked]
+        found = [pruning_axes.keep_axes(DATA, images, flips, tau, file).count for tau, flips, images in asked]
         assert found == [self.expected(tau, flips, images) for tau, flips, images in asked]
         assert len({*found}) == 4
 
     def test_the_same_are_read_back_and_not_searched_again(self, tmp_path, monkeypatch):
-        file = tmp_path / fitted_source.AXES_FILE
-        first = fitted_source.keep_axes(DATA, DATA.train, False, 0.1, file)
+        file = tmp_path / pruning_axes.FILE
+        first = pruning_axes.keep_axes(DATA, DATA.train, False, 0.1, file)
         monkeypatch.setattr(sources, "pruning_axes", None)
-        again = fitted_source.keep_axes(DATA, DATA.train, False, 0.1, file)
+        again = pruning_axes.keep_axes(DATA, DATA.train, False, 0.1, file)
         for name in ("axes", "positive", "negative"):
             assert torch.equal(getattr(first, name), getattr(again, name))
             assert getattr(first, name).stride() == getattr(again, name).stride()
@@ -322,8 +324,8 @@ class TestKeptAxes:
         """Drawing pruned samples with another tau keeps its axes in the same file, and needs no lock."""
         folder, _ = aligned
         shutil.copytree(folder, tmp_path / "run")
-        keep_axes, counts = fitted_source.keep_axes, []
-        file = tmp_path / "run" / fitted_source.AXES_FILE
+        keep_axes, counts = pruning_axes.keep_axes, []
+        file = tmp_path / "run" / pruning_axes.FILE
 
         def interfered(*arguments):
             axes = keep_axes(*arguments)
@@ -331,7 +333,7 @@ class TestKeptAxes:
             keep_axes(DATA, DATA.train, False, 0.4, file)
             return axes
 
-        monkeypatch.setattr(fitted_source, "keep_axes", interfered)
+        monkeypatch.setattr(finished, "keep_axes", interfered)
         run = Run(tmp_path / "run")
         for _ in range(2):  # the second time it finds those of the other
             assert run.pruned()[1].axes.count == self.expected(0.1) != self.expected(0.4)
@@ -384,11 +386,11 @@ class TestNothingToPrune:
 
     def test_the_cosine_that_it_names_is_where_pruning_begins(self, tmp_path):
         with pytest.raises(ValueError, match="nothing to prune") as found:
-            fitted_source.axes_to_prune(DATA, DATA.train, False, -0.9)
+            pruning_axes.axes_to_prune(DATA, DATA.train, False, -0.9)
         least = float(re.search(r"raise tau to (-?\d\.\d+)", str(found.value)).group(1))
-        assert fitted_source.axes_to_prune(DATA, DATA.train, False, least).count == 1
+        assert pruning_axes.axes_to_prune(DATA, DATA.train, False, least).count == 1
         with pytest.raises(ValueError, match="nothing to prune"):
-            fitted_source.axes_to_prune(DATA, DATA.train, False, least - 1e-4)
+            pruning_axes.axes_to_prune(DATA, DATA.train, False, least - 1e-4)
 
     @pytest.mark.parametrize(
         ("settings", "says"),
@@ -407,7 +409,7 @@ class TestNothingToPrune:
         monkeypatch.setattr(evaluation, "samples", samples)
         with pytest.raises(ValueError, match=says):
             evaluate_run(Run(tmp_path / "run", settings))
-        assert json.loads((tmp_path / "run" / "record.json").read_text()) == record
+        assert sealed.read(tmp_path / "run" / "record.json") == record
         with pytest.raises(AssertionError, match="samples are drawn"):
             evaluate_run(Run(tmp_path / "run"))
 

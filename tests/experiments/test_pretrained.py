@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fmcore.cli import main
 from fmcore.data.images import dequantize
+from fmcore.experiments import sealed
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run import pretrained
@@ -53,7 +54,7 @@ def test_its_record_is_that_of_the_run_and_says_what_the_rounding_does(finished)
     run, name, folder = finished
     record = pretrained.load(name, folder).record
     about = record.pop("weights")
-    assert record == json.loads((run.folder / "record.json").read_text())
+    assert record == run.record()
     assert about["bytes"] == (folder / f"{name}.safetensors").stat().st_size
     assert 1e-5 < about["relative_change_of_velocity_by_rounding"] < 0.02
     trained = load_file(run.folder / "weights.safetensors")  # measuring it must leave the run as it was
@@ -83,9 +84,9 @@ def test_a_run_that_was_not_evaluated_is_not_kept(finished, tmp_path):
     record = json.loads((run.folder / "record.json").read_text())
     other = tmp_path / "run"
     other.mkdir()
-    for name in ("config.json", "weights.safetensors"):
+    for name in ("config.json", "weights.safetensors", "source.safetensors"):
         (other / name).write_bytes((run.folder / name).read_bytes())
-    (other / "record.json").write_text(json.dumps({key: record[key] for key in record if key != "values"}))
+    sealed.write(other / "record.json", {key: record[key] for key in record if key != "values"})
     with pytest.raises(ValueError, match="fmcore evaluate"):
         pretrained.keep(Run(other), tmp_path / "kept")
     assert not (tmp_path / "kept").exists()

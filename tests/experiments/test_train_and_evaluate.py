@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,16 @@ import torch
 from safetensors.torch import load_file
 
 from fmcore import cli, data, locks
-from fmcore.experiments.config.experiment import from_dict
+from fmcore.experiments import sealed
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.evaluate import evaluation, simple_models
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run.finished import Run
+from fmcore.experiments.run.folder import read_configuration
 from fmcore.experiments.run.train import train_run
 from fmcore.likelihood import bits_per_dim
 from fmcore.papers import catalog
+from tests.experiments.former_run import made_former
 
 TINY = ["channels=8", "attention=", "steps=6", "batch=8", "checkpoint_every=2", "warmup=2"]
 QUICK = ["method=euler", "solver_steps=2", "generated_sets=2", "rtol=0.1", "atol=0.1"]
@@ -64,7 +67,7 @@ def test_the_saved_weights_are_the_averaged_ones(finished):
 
 def test_the_record_says_what_was_run_and_what_came_out(finished):
     folder, record = finished
-    assert json.loads((folder / "record.json").read_text()) == record
+    assert sealed.read(folder / "record.json") == record
     assert record["training"]["global_batch"] * record["training"]["steps"] == 48
     rounded = record["training"]["wall_seconds"]
     assert 48 / (rounded + 0.006) <= record["training"]["images_per_second"] + 1
@@ -165,8 +168,10 @@ class TestKilledBeforeTheFirstStep:
     def test_the_run_is_begun_again(self, tmp_path, choice):
         for name in self.LEFT:
             (tmp_path / name).write_bytes(b"{")
-        train_run(with_overrides(CONFIGURATION, ["steps=1"]), tmp_path, progress=False, **choice)
-        assert from_dict(json.loads((tmp_path / "config.json").read_text())).training.steps == 1
+        said = pytest.warns(UserWarning, match="nothing to resume") if "resume" in choice else nullcontext()
+        with said:
+            train_run(with_overrides(CONFIGURATION, ["steps=1"]), tmp_path, progress=False, **choice)
+        assert read_configuration(tmp_path).training.steps == 1
         assert not [name for name in contents(tmp_path) if name.endswith(".partial")] or not locks.has_flock()
 
     @pytest.mark.parametrize("other", ["letter.txt", "letter.txt.partial", "letter.0a1b2c3d.partial", "my config.json"])
@@ -222,7 +227,7 @@ class TestOtherImages:
 
     def test_the_fingerprint_is_in_the_folder_and_in_the_record(self, finished):
         folder, record = finished
-        [name, kept] = json.loads((folder / "data.json").read_text()).values()
+        [name, kept] = sealed.read(folder / "data.json").values()
         assert record["data"] == {"name": "digits", "fingerprint": kept}
         assert name == "digits"
         assert len(kept) == 64
@@ -244,12 +249,19 @@ class TestOtherImages:
         assert json.loads((copy / "data.json").read_text()) != before
 
     def test_a_run_of_an_earlier_version_says_nothing_of_them(self, copy, exchanged):
-        (copy / "data.json").unlink()
-        Run(copy)
+        made_former(copy)
         (copy / "record.json").unlink()  # which is left as it is otherwise: nothing is left to train
-        train_run(CONFIGURATION, copy, resume=True, progress=False)
+        with pytest.warns(UserWarning, match="earlier version"):
+            Run(copy)
+        with pytest.warns(UserWarning, match="earlier version"):
+            train_run(CONFIGURATION, copy, resume=True, progress=False)
         assert not (copy / "data.json").exists()  # nobody knows what it has seen
         assert json.loads((copy / "record.json").read_text())["data"]["fingerprint"] is None
+
+    def test_its_files_tell_where_the_fingerprint_is_lost(self, copy, exchanged):
+        (copy / "data.json").unlink()
+        with pytest.raises(ValueError, match="source.safetensors belongs to another run: fingerprint of the data"):
+            Run(copy)
 
     def test_a_run_that_had_just_begun_has_one_after_all(self, copy):
         before = json.loads((copy / "data.json").read_text())
@@ -269,12 +281,16 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_measured(finished, tmp_path)
     """Its configuration lacks fields that came later, and names one as it was named then."""
     for name, content in contents(finished[0]).items():
         (tmp_path / name).write_bytes(content)
+    made_former(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["training"]["coupled"] = config["training"].pop("coupling_batch")
     del config["dequantize"], config["source"], config["training"]["minutes"], config["evaluation"]["budgets"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert Run(tmp_path).configuration == CONFIGURATION
-    train_run(CONFIGURATION, tmp_path, resume=True, progress=False)
+    with pytest.warns(UserWarning, match="earlier version") as warned:
+        assert Run(tmp_path).configuration == CONFIGURATION
+    assert len(warned) == 3  # of the configuration, the source, the weights
+    with pytest.warns(UserWarning, match="earlier version"):
+        train_run(CONFIGURATION, tmp_path, resume=True, progress=False)
     assert json.loads((tmp_path / "config.json").read_text())["dequantize"] is True
 
 
@@ -346,7 +362,7 @@ def test_every_kind_of_training_gives_a_run_that_samples(tmp_path, settings):
     [
         ("config.json", b"{", "config.json is damaged: it is not JSON"),
         ("config.json", b"[]", "not a configuration of this version"),
-        ("weights.safetensors", b"abc", "weights.safetensors is damaged or belongs to another network"),
+        ("weights.safetensors", b"abc", "weights.safetensors is damaged"),
         ("weights.safetensors", None, "the training has not finished"),
         ("config.json", None, "holds no run .*; the runs in .* are other"),
     ],
@@ -367,8 +383,8 @@ def test_weights_of_another_network_are_refused(finished, tmp_path):
         (tmp_path / name).write_bytes(kept)
     content = json.loads((tmp_path / "config.json").read_text())
     content["network"]["channels"] = 16
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="belongs to another network"):
+    sealed.write(tmp_path / "config.json", content)
+    with pytest.raises(ValueError, match=r"belongs to another run: .*network.channels is 8 there and 16 here"):
         Run(tmp_path)
 
 

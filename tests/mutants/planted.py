@@ -584,7 +584,7 @@ PLANTED = (
     ),
     Mutant(
         "run: pruning axes always with mirror images",
-        "fmcore/experiments/run/fitted_source.py",
+        "fmcore/experiments/run/pruning_axes.py",
         "sources.pruning_axes(images, tau, flips,",
         "sources.pruning_axes(images, tau, True,",
         ("tests/experiments/test_fitted_source.py",),

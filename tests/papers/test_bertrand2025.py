@@ -6,7 +6,7 @@ import torch
 from fmcore import data, losses
 from fmcore.closed_form import EmpiricalVelocity
 from fmcore.data import ImageData, digits
-from fmcore.experiments import records
+from fmcore.experiments import records, sealed
 from fmcore.experiments.config.overrides import with_overrides, without_place
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run.finished import Run
@@ -73,7 +73,7 @@ def test_rows_run_from_training_to_record(name, tmp_path, monkeypatch, few_image
     )
     train_run(row, tmp_path / "run", progress=False)
     record = evaluate_run(Run(tmp_path / "run"))
-    assert records.read_json(tmp_path / "run" / "record.json") == record
+    assert sealed.read(tmp_path / "run" / "record.json") == record
     assert record["training"]["images"] == (10 if name == "digits/n10" else 12)
     assert set(record["values"]) == {
         "classifier_frechet_distance",

@@ -11,7 +11,7 @@ import torch
 from fmcore import paths
 from fmcore.experiments.config.evaluation import EvaluationConfig
 from fmcore.experiments.config.former import completed
-from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN
+from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, flat, to_dict
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.paths import AffinePath
 from fmcore.settings import checked
@@ -143,7 +143,11 @@ def from_dict(content: Any) -> Configuration:
 
     try:
         # As text, for which "strict" lets a list be a tuple, and no text a number.
-        return TypeAdapter(Configuration).validate_json(json.dumps(completed(content)), strict=True)
+        made = TypeAdapter(Configuration).validate_json(json.dumps(found := completed(content)), strict=True)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
         raise ValueError(f"not a configuration of this version: {problems}") from None
+    missing = sorted(flat(to_dict(made)).keys() - flat(found).keys() - {"data_dir"})
+    if missing:
+        raise ValueError(f"not a configuration of this version: it lacks {', '.join(missing)}")
+    return made

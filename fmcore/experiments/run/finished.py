@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmcore import distributed
 from fmcore import velocity as velocities
-from fmcore.experiments import records
-from fmcore.experiments.config.experiment import Configuration, from_dict
+from fmcore.experiments import sealed
+from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.config.overrides import flat, with_overrides, without_place
-from fmcore.experiments.run import fitted_source, same_data
+from fmcore.experiments.run import fitted_source, pruning_axes, same_data
+from fmcore.experiments.run.folder import CONFIG, RECORD, WEIGHTS, is_sealed, read_configuration
+from fmcore.experiments.run.identity import Identity, identity
 from fmcore.experiments.run.network import as_velocity, build_network, for_sampling
+from fmcore.experiments.run.pruning_axes import keep_axes
 from fmcore.experiments.run.training_batch import load_data, training_images
 from fmcore.experiments.run.weights import load_weights
 from fmcore.solvers import Solution, solve
@@ -33,6 +37,8 @@ class Run:
         sampling_velocity: the same, computed as samples are drawn (`sample_precision`, `sample_compile`).
         fitted: the source of the training.
         source: the distribution that samples start from, on the scale of the data.
+        identity: what files of this run belong to.
+        digest: of its weights; None in a run of an earlier version.
 
     Args:
         folder: of the run.
@@ -44,20 +50,24 @@ class Run:
             than the run was trained on.
     """
 
+    identity: Identity
+    digest: str | None = None
+
     def __init__(self, folder: Path, overrides: Sequence[str] = ()) -> None:
         self.folder = folder
-        if not (folder / "config.json").exists():
+        if not (folder / CONFIG).exists():
             raise FileNotFoundError(
                 f"{folder} holds no run (no config.json): train one with fmcore train NAME{listed(folder)}"
             )
-        trained = from_dict(records.read_json(folder / "config.json"))
+        trained = read_configuration(folder)
         self.configuration = with_overrides(trained, overrides)
         check_only_evaluation(trained, self.configuration)
         self.data = load_data(self.configuration)
         same_data.check(self.data, folder)
+        self.identity = identity(trained, same_data.fingerprint(self.data))
         self.training_images = training_images(self.configuration, self.data)
         self.path = self.configuration.build_path()
-        self.fitted = fitted_source.of_run(self.configuration, folder, self.data, self.training_images)
+        self.fitted = fitted_source.of_run(self.configuration, folder, self.data, self.training_images, self.identity)
         self.source = self.fitted.start()
         self.device = distributed.local_device()
         self.network = build_network(self.configuration, self.data.shape).to(self.device).eval().requires_grad_(False)
@@ -66,11 +76,34 @@ class Run:
         self.sampling_velocity = (
             self.velocity if fast is self.network else self.fitted.velocity(as_velocity(fast, self.configuration))
         )
-        self.use_weights(folder / "weights.safetensors")
+        self.digest = self.use_weights(folder / WEIGHTS)
+        if self.digest is None and is_sealed(folder):
+            raise ValueError(
+                f"{folder / WEIGHTS} has no digest, and the run has: it is another's. Put back the file of this run"
+            )
 
-    def use_weights(self, file: Path) -> None:
-        """Load other weights, such as those of a snapshot; raises as the class."""
-        load_weights(self.network, file, self.configuration.source)
+    def use_weights(self, file: Path) -> str | None:
+        """Load other weights of this run, such as a snapshot; returns their digest, and raises as the class."""
+        steps = int(file.stem) if file.stem.isdigit() else self.configuration.training.steps
+        return load_weights(self.network, file, self.identity, self.configuration.source, steps=steps)
+
+    def record(self) -> dict[str, Any]:
+        """The record of the run.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is damaged, was changed, or is of other weights than the run has.
+        """
+        file = self.folder / RECORD
+        found = sealed.read(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} is damaged: it is no record; train again with --overwrite")
+        said = found.get("weights_digest")
+        if said is not None and self.digest is not None and said != self.digest:
+            raise ValueError(
+                f"{file} is of other weights than {self.folder / WEIGHTS}: put back the file that belongs to the other"
+            )
+        return found
 
     def pruned(self) -> tuple[Source, Pruned]:
         """The source without directions in which there are no data, as `fitted_source.pruned_start`.
@@ -81,9 +114,9 @@ class Run:
         tau, threshold = self.configuration.evaluation.prune_tau, self.configuration.evaluation.prune_threshold
         if tau is None or threshold is None:
             raise ValueError("nothing says what to prune: set prune_tau and prune_threshold")
-        file, flips = self.folder / fitted_source.AXES_FILE, self.configuration.flips
+        file, flips = self.folder / pruning_axes.FILE, self.configuration.flips
         # The axes come from process 0, not from the file: another program may have put those of another tau there.
-        axes = distributed.first(lambda: fitted_source.keep_axes(self.data, self.training_images, flips, tau, file))
+        axes = distributed.first(lambda: keep_axes(self.data, self.training_images, flips, tau, file, self.identity))
         return fitted_source.pruned_start(self.fitted, threshold, axes)
 
     def sample(

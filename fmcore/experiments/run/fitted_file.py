@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from fmcore.atomic import write_file
+from fmcore.experiments.run.identity import Identity, check_label, label
+from fmcore.tensor_file import read_tensors, write_tensors
+
+FITTED = "what was fitted to training images"
 
 
-def keep(fitted: dict[str, Tensor], about: dict[str, Any], file: Path) -> None:
-    """Write what was fitted, and to what (`about`, plain values), in full or not at all."""
-    from safetensors.torch import save
-
-    tensors = {name: value.cpu().contiguous() for name, value in fitted.items()}
-    write_file(file, save(tensors, {"fitted": json.dumps(about, sort_keys=True)}))
+def keep(fitted: Mapping[str, Tensor], about: Mapping[str, Any], file: Path, run: Identity | None = None) -> str:
+    """Write what was fitted, to what (`about`, plain values), and of which run; returns the digest of it all."""
+    return write_tensors(fitted, label(FITTED, run, about=dict(about)), file)
 
 
-def kept(about: dict[str, Any], file: Path) -> dict[str, Tensor] | None:
+def kept(
+    about: Mapping[str, Any], file: Path, run: Identity | None = None, warn: bool = True
+) -> dict[str, Tensor] | None:
     """What was fitted and kept in a file; None if there is no file.
 
     Raises:
-        ValueError: if the file is damaged, or was fitted to something else; the message names what differs.
+        ValueError: if the file is damaged, was fitted to something else, or belongs to another run; the message names
+            what differs.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not file.exists():
         return None
-    try:
-        with safe_open(file, "pt") as opened:
-            found = json.loads((opened.metadata() or {})["fitted"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{file} is damaged: {str(error).splitlines()[0]}; restore it, or train again") from None
-    wanted = json.loads(json.dumps(about))
-    differs = sorted(name for name in {**found, **wanted} if found.get(name) != wanted.get(name))
+    found = read_tensors(file, "restore it, or train again", warn)
+    said, wanted = found.belongs_to, json.loads(json.dumps(about))
+    before = json.loads(found.header.get("fitted", "null")) if said is None else said.get("about")
+    if not isinstance(before, dict):
+        raise ValueError(f"{file} is damaged: it does not say what was fitted; restore it, or train again")
+    differs = sorted(name for name in {**before, **wanted} if before.get(name) != wanted.get(name))
     if differs:
-        changes = ", ".join(f"{name} (was {found.get(name)}, now {wanted.get(name)})" for name in differs)
+        changes = ", ".join(f"{name} (was {before.get(name)}, now {wanted.get(name)})" for name in differs)
         raise ValueError(f"{file} was fitted to another source: {changes}; use the run that it belongs to")
-    return tensors
+    check_label(said, file, FITTED, run)
+    return found.tensors

@@ -1,8 +1,9 @@
 """The source of an experiment: fitted to its training images, kept with the run, rebuilt to sample from it.
 
 What a source takes from the data (cluster centres, covariances, axes, the factor of norm alignment, ...) is written to
-source.safetensors, together with its configuration, when a training starts. Sampling reads it from there. So a network
-is never sampled with another source than it was trained with, unless pruning is asked for: see `pruned_start`.
+source.safetensors, together with its configuration and the run that it belongs to, when a training starts. Sampling
+reads it from there. So a network is never sampled with another source than it was trained with, unless pruning is asked
+for: see `pruned_start`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.experiments.run.fitted_file import keep, kept
+from fmcore.experiments.run.identity import Identity
+from fmcore.experiments.run.pruning_axes import axes_from, axes_tensors, axes_to_prune
 from fmcore.networks.concat_squash import ConcatSquashNet
 from fmcore.solvers import solve
 from fmcore.sources import Source
@@ -26,7 +29,7 @@ from fmcore.training import derived_seed
 from fmcore.training.maximum_likelihood import fit_flow
 from fmcore.velocity import Velocity
 
-FILE, AXES_FILE = "source.safetensors", "pruning.safetensors"
+FILE = "source.safetensors"
 Couple = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 FLOW_STEPS = 8  # midpoint steps with which samples of a flow source are drawn
 
@@ -196,70 +199,33 @@ def _build(
             return sources.FlowSource(sources.Gaussian(shape), transport)
 
 
-def axes_to_prune(data: ImageData, images: Tensor, flips: bool, tau: float) -> sources.PruningAxes:
-    """The principal axes of training images (n, C, H, W), and which of their ends are rejected.
-
-    Raises:
-        ValueError: if none is, so that nothing would be pruned.
-    """
-    axes = sources.pruning_axes(images, tau, flips, data.scaled)
-    if axes.count == 0:
-        raise ValueError(f"nothing to prune at tau={tau:g}: {axes.why_none()}")
-    return axes
+def keep_fitted(found: dict[str, Tensor], config: SourceConfig, folder: Path, run: Identity | None = None) -> None:
+    """Keep in the folder of a run what `fit` has found."""
+    keep(found, asdict(config), folder / FILE, run)
 
 
-def axes_tensors(axes: sources.PruningAxes) -> dict[str, Tensor]:
-    """The rejected axes, by name; those of which no end is rejected are left out."""
-    rejected = axes.rejected()
-    return {"axes": rejected.axes, "positive": rejected.positive, "negative": rejected.negative}
-
-
-def axes_from(fitted: dict[str, Tensor]) -> sources.PruningAxes:
-    """The axes back from `axes_tensors`."""
-    return sources.PruningAxes(fitted["axes"], fitted["positive"], fitted["negative"])
-
-
-def fit_once(configuration: Configuration, folder: Path, images: ImageData, train_on: Tensor) -> None:
-    """Fit the source to the images trained on and keep it in the folder; one that is kept there already stays."""
-    file, settings = folder / FILE, configuration.source
-    if kept(asdict(settings), file) is None:
-        found = fit(settings, images, train_on, configuration.flips, configuration.training.seed)
-        keep(found, asdict(settings), file)
-
-
-def of_run(configuration: Configuration, folder: Path, images: ImageData, train_on: Tensor) -> FittedSource:
+def of_run(
+    configuration: Configuration, folder: Path, images: ImageData, train_on: Tensor, run: Identity | None = None
+) -> FittedSource:
     """The source that is kept in the folder of a run.
 
     Raises:
-        ValueError: if the file is damaged or belongs to another source.
+        ValueError: if the file is damaged or belongs to another source or run.
         FileNotFoundError: if there is none, and the source is not the standard Gaussian.
     """
     file = folder / FILE
-    found = kept(asdict(configuration.source), file)
+    found = kept(asdict(configuration.source), file, run)
     if found is None and not configuration.source.is_plain:
         raise FileNotFoundError(f"{file} is missing, and nothing else says where samples start: train the run again")
+    return from_fitted(configuration, found or {}, images, train_on)
+
+
+def from_fitted(
+    configuration: Configuration, found: dict[str, Tensor], images: ImageData, train_on: Tensor
+) -> FittedSource:
+    """The source of an experiment from what `fit` has found."""
     scale = configuration.build_path().source_scale
-    return build(configuration.source, images.shape, found or {}, train_on, images.scaled, scale)
-
-
-def keep_axes(data: ImageData, images: Tensor, flips: bool, tau: float, file: Path) -> sources.PruningAxes:
-    """The axes without data: those that a file has, else found, which takes a minute for CIFAR-10, and kept in it.
-
-    Kept axes of another tau, of other flips or of another number of images are never taken: they are replaced.
-
-    Raises:
-        ValueError: if there are none, so that nothing would be pruned.
-    """
-    about = {"tau": tau, "flips": flips, "images": len(images)}
-    try:
-        found = kept(about, file)
-    except ValueError:  # of something else, or cut off: they can be found again
-        found = None
-    if found is None or not len(found["axes"]):
-        found = axes_tensors(axes_to_prune(data, images, flips, tau))
-        found = {name: value.cpu().contiguous() for name, value in found.items()}  # as read back
-        keep(found, about, file)
-    return axes_from(found)
+    return build(configuration.source, images.shape, found, train_on, images.scaled, scale)
 
 
 def pruned_start(fitted: FittedSource, threshold: float, axes: sources.PruningAxes) -> tuple[Source, sources.Pruned]:

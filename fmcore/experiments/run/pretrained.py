@@ -16,11 +16,13 @@ from torch import Tensor
 from fmcore.atomic import write_file
 from fmcore.data.files import file_digest
 from fmcore.data.images import scale
-from fmcore.experiments import records
+from fmcore.experiments import sealed
 from fmcore.experiments.config.experiment import Configuration, from_dict
 from fmcore.experiments.run import fitted_source
 from fmcore.experiments.run.finished import Run
 from fmcore.experiments.run.fitted_source import FittedSource
+from fmcore.experiments.run.folder import WEIGHTS
+from fmcore.experiments.run.identity import Identity, identity
 from fmcore.experiments.run.network import as_velocity, build_network
 from fmcore.experiments.run.weights import keep_weights, load_weights
 from fmcore.networks.unet import UNet
@@ -77,18 +79,30 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
     known = sorted(file.stem for file in folder.glob("*.safetensors") if not file.stem.endswith(SOURCE))
     if name not in known:
         raise unknown_name("pretrained network", name, known)
-    weights, record = folder / f"{name}.safetensors", records.read_json(folder / f"{name}.json")
-    about = record["weights"]
-    if file_digest(weights) != about["sha256"]:
-        raise ValueError(
-            f"{weights} is not the file that {name}.json describes (another checksum): restore both with git checkout"
-        )
-    configuration = from_dict(record["configuration"])
-    channels, height, width = about["shape"]
+    weights, file = folder / f"{name}.safetensors", folder / f"{name}.json"
+    record = sealed.read(file)
+    try:
+        about, levels = record["weights"], int(record["weights"]["levels"])
+        channels, height, width = (int(size) for size in about["shape"])
+        configuration = from_dict(record["configuration"])
+        checksums = {weights: about["sha256"]}
+        if not configuration.source.is_plain:
+            checksums[folder / f"{name}{SOURCE}.safetensors"] = about.get("source_sha256")
+        fingerprint = record.get("data", {}).get("fingerprint")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{file} is no record of a kept network ({said}): restore it with git checkout") from None
+    for one, checksum in checksums.items():
+        if checksum is not None and one.exists() and file_digest(one) != checksum:
+            raise ValueError(
+                f"{one} is not the file that {name}.json describes (another checksum): restore both with git checkout"
+            )
+    run = identity(configuration, fingerprint)
     network = build_network(configuration, (channels, height, width)).eval().requires_grad_(False)
-    load_weights(network, weights, configuration.source)
+    # Its checksum was right, so nothing needs a warning of a missing digest.
+    load_weights(network, weights, run, configuration.source, warn=False, steps=configuration.training.steps)
     path = configuration.build_path()
-    fitted = kept_source(configuration, (channels, height, width), folder / f"{name}{SOURCE}.safetensors")
+    fitted = kept_source(configuration, (channels, height, width), folder / f"{name}{SOURCE}.safetensors", run)
     return Pretrained(
         configuration,
         record,
@@ -97,29 +111,36 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
         path,
         fitted.start(),
         (channels, height, width),
-        about["levels"],
+        levels,
     )
 
 
-def kept_source(configuration: Configuration, shape: tuple[int, int, int], file: Path) -> FittedSource:
+def kept_source(configuration: Configuration, shape: tuple[int, int, int], file: Path, run: Identity) -> FittedSource:
     """The source of a network that is kept; raises as `load`."""
-    found = fitted_source.kept(asdict(configuration.source), file)
+    found = fitted_source.kept(asdict(configuration.source), file, run, warn=False)
     if found is None and not configuration.source.is_plain:
         raise ValueError(f"{file} is missing, and nothing else says where samples start: restore it with git checkout")
     path_scale = configuration.build_path().source_scale
     return fitted_source.build(configuration.source, shape, found or {}, torch.empty(0), scale, path_scale)
 
 
-def keep(run: Run, folder: Path = FOLDER) -> Path:
+def keep(run: Run, folder: Path = FOLDER, overwrite: bool = False) -> Path:
     """Keep the averaged weights of a finished and evaluated run under the name of its experiment.
+
+    Args:
+        run: to keep.
+        folder: to write to.
+        overwrite: whether to replace a network of that name.
 
     Returns:
         The weights file; the record lies beside it.
 
     Raises:
-        ValueError: if the run was not evaluated, or its source is the training images themselves.
+        FileExistsError: if there is a network of that name, unless it may be replaced.
+        ValueError: if the run was not evaluated, its source is the training images themselves, or its record is
+            damaged or of other weights.
     """
-    record = records.read_json(run.folder / "record.json")
+    record = run.record()
     if run.configuration.source.is_oracle:
         raise ValueError(
             f"{run.folder} starts around all of its training images: a network without them cannot be kept"
@@ -129,19 +150,25 @@ def keep(run: Run, folder: Path = FOLDER) -> Path:
     rounded = {name: value.bfloat16() for name, value in run.network.state_dict().items()}
     name = run.configuration.experiment.replace("/", "_")
     file = folder / f"{name}.safetensors"
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{file} exists: add --overwrite to replace it, or name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    keep_weights(rounded, file, run.configuration.source)
+    keep_weights(rounded, file, run.identity, steps=run.configuration.training.steps)
+    of_source = {}
     if not run.configuration.source.is_plain:
-        write_file(folder / f"{name}{SOURCE}.safetensors", (run.folder / fitted_source.FILE).read_bytes())
+        source = folder / f"{name}{SOURCE}.safetensors"
+        write_file(source, (run.folder / fitted_source.FILE).read_bytes())
+        of_source["source_sha256"] = file_digest(source)
     record["weights"] = {
         "type": "bfloat16",
         "bytes": file.stat().st_size,
         "sha256": file_digest(file),
+        **of_source,
         "shape": list(run.data.shape),
         "levels": run.data.levels,
         "relative_change_of_velocity_by_rounding": change_by_rounding(run, file),
     }
-    records.write_json(folder / f"{name}.json", record)
+    sealed.write(folder / f"{name}.json", record)
     return file
 
 
@@ -155,7 +182,7 @@ def change_by_rounding(run: Run, file: Path) -> float:
     exact = evaluated(run.velocity, xt.to(run.device), t.to(run.device))
     run.use_weights(file)
     other = evaluated(run.velocity, xt.to(run.device), t.to(run.device))
-    run.use_weights(run.folder / "weights.safetensors")
+    run.use_weights(run.folder / WEIGHTS)
     return float((other - exact).norm() / exact.norm())
 
 

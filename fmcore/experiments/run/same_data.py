@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fmcore.data.images import ImageData
-from fmcore.experiments import records
+from fmcore.experiments import sealed
 from fmcore.metrics.cache import fingerprint
 
 FILE = "data.json"
@@ -17,7 +17,7 @@ FILE = "data.json"
 
 def keep(images: ImageData, folder: Path) -> None:
     """Leave the fingerprint of a data set in the folder of a run."""
-    records.write_json(folder / FILE, {"data": images.name, "fingerprint": fingerprint(images)})
+    sealed.write(folder / FILE, {"data": images.name, "fingerprint": fingerprint(images)})
 
 
 def kept(folder: Path) -> str | None:
@@ -29,7 +29,7 @@ def kept(folder: Path) -> str | None:
     file = folder / FILE
     if not file.exists():
         return None
-    content = records.read_json(file)
+    content = sealed.read(file)
     if not isinstance(content, dict) or not isinstance(content.get("fingerprint"), str):
         raise ValueError(f"{file} is damaged: it has no fingerprint; restore it, or delete it if the data are the same")
     return content["fingerprint"]

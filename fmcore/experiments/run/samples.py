@@ -7,6 +7,7 @@ of processes, of which each takes every n-th chunk.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,13 @@ from torch import Tensor
 from fmcore import distributed
 from fmcore.data.images import to_uint8
 from fmcore.experiments.run.finished import Run, Variant
+from fmcore.experiments.run.fitted_source import check_starts
 from fmcore.sources import Source
 from fmcore.training import seeded_generator
+
+
+# Samples of one generator that `drawn` draws together.
+AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,3 +91,25 @@ def together(part: Tensor, device: torch.device) -> Tensor:
     if distributed.processes() == 1:
         return part
     return distributed.total(part.to(device)).cpu()
+
+
+def drawn(run: Run, count: int, generator: torch.Generator, source: Source | None = None) -> Iterator[Samples]:
+    """Draw samples from one generator, in parts of at most 10,000, so that memory does not grow with the number.
+
+    For up to 10,000 the images are those of one `Run.sample`; they do not depend on how many parts are read.
+
+    Args:
+        run: whose flow.
+        count: of images, over all parts.
+        generator: of the source.
+        source: other starts than those of the run.
+
+    Raises:
+        ValueError: if nothing can be drawn, since pruning has left hardly any direction.
+    """
+    if source is not None:
+        check_starts(source)
+    for first in range(0, count, AT_ONCE):
+        solution = run.sample(min(AT_ONCE, count - first), generator, source=source)
+        images = to_uint8(solution.x, run.data.levels).cpu()
+        yield Samples(images, torch.full((len(images),), float(solution.nfe)))

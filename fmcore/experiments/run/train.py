@@ -16,43 +16,32 @@ record.json            what was run, on what, and what came out
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from fmcore import distributed
-from fmcore.atomic import original_name, write_file
-from fmcore.checkpoints import check_same
+from fmcore import distributed, sources
+from fmcore.atomic import write_file
 from fmcore.data.images import ImageData
-from fmcore.experiments import records
-from fmcore.experiments.config.experiment import Configuration, from_dict
-from fmcore.experiments.config.overrides import flat, to_dict, without_place
-from fmcore.experiments.run import fitted_source, same_data
+from fmcore.experiments import records, sealed
+from fmcore.experiments.config.experiment import Configuration
+from fmcore.experiments.config.overrides import without_place
+from fmcore.experiments.run import fitted_source, pruning_axes, same_data
 from fmcore.experiments.run.fitted_source import FittedSource
+from fmcore.experiments.run.folder import CHECKPOINT, RECORD, WEIGHTS, begin, check_folder, write_configuration
+from fmcore.experiments.run.identity import Identity, identity
 from fmcore.experiments.run.network import build_network
-from fmcore.experiments.run.snapshots import FOLDER as SNAPSHOTS
+from fmcore.experiments.run.pruning_axes import axes_to_prune, keep_axes, keep_found
 from fmcore.experiments.run.snapshots import Snapshots
 from fmcore.experiments.run.training_batch import batch_loss, batch_maker, load_data, training_images
 from fmcore.experiments.run.weights import keep_weights
 from fmcore.locks import locked
 from fmcore.training import train
+from fmcore.training.arguments import parts_of_batch
 from fmcore.training.loop import Keep
-
-FILES = (
-    "config.json",
-    "checkpoint.pt",
-    "weights.safetensors",
-    same_data.FILE,
-    fitted_source.FILE,
-    fitted_source.AXES_FILE,
-    "losses.csv",
-    "curve.csv",
-    "samples.png",
-    "hybrids.png",
-    "record.json",
-)
 
 
 def train_run(
@@ -88,15 +77,17 @@ def train_run(
             other images, or if there is nothing to prune.
     """
     with distributed.session(distributed.local_device()), distributed.in_first(locked(folder)):
+        distributed.check_equal("the experiment", without_place(configuration))
         images = load_data(configuration)
         train_on = training_images(configuration, images)
         settings = configuration.training
+        run = identity(configuration, same_data.fingerprint(images))
         model = build_network(configuration, images.shape).to(distributed.local_device())
-        distributed.first(lambda: prepare_folder(configuration, images, folder, resume, overwrite))
-        distributed.first(lambda: fitted_source.fit_once(configuration, folder, images, train_on))
-        source = fitted_source.of_run(configuration, folder, images, train_on)
-        distributed.first(lambda: check_sources(configuration, images, train_on, source, folder))
-        snapshots = Snapshots(folder, configuration.evaluation.curve_every)
+        parts_of_batch(settings, distributed.rank(), distributed.processes())
+        check_network(model, images)
+        distributed.first(lambda: make_ready(configuration, images, train_on, folder, run, resume, overwrite))
+        source = fitted_source.of_run(configuration, folder, images, train_on, run)
+        snapshots = Snapshots(folder, configuration.evaluation.curve_every, run)
         saved: list[int] = []  # steps after which there was a checkpoint; none if the training was finished already
 
         def keep_all(step: int, averaged: nn.Module) -> None:
@@ -110,11 +101,12 @@ def train_run(
             batch_loss(configuration, images, train_on),
             train_on,
             settings,
-            folder / "checkpoint.pt",
+            folder / CHECKPOINT,
             resume=resume,
             progress=progress,
             prepare=batch_maker(configuration, images, source),
             keep=keep_all,
+            belongs_to=run,
         )
         configuration = replace(configuration, training=trained.config)
         settings = trained.config
@@ -144,69 +136,84 @@ def train_run(
         }
 
         def leave() -> None:
-            records.write_json(folder / "config.json", to_dict(configuration))
-            keep_weights(trained.ema.state_dict(), folder / "weights.safetensors", configuration.source)
+            write_configuration(configuration, folder)
+            digest = keep_weights(trained.ema.state_dict(), folder / WEIGHTS, run, steps=settings.steps)
             write_file(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]).encode())
-            if saved or not has_record(folder):  # else it may have been evaluated, and these values would be lost
-                records.write_json(folder / "record.json", record)
+            if saved or not has_record(folder, digest):  # else it may have been evaluated: these values would be lost
+                sealed.write(folder / RECORD, record | {"weights_digest": digest})
 
         distributed.first(leave)
 
 
-def has_record(folder: Path) -> bool:
-    """Whether the folder has the record of a training, perhaps evaluated, that can be read."""
+def has_record(folder: Path, digest: str) -> bool:
+    """Whether the folder has the record of these weights, perhaps evaluated, that can be read."""
     try:
-        found = records.read_json(folder / "record.json")
+        found = sealed.read(folder / RECORD)
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and "training" in found
+    return isinstance(found, dict) and "training" in found and found.get("weights_digest", digest) == digest
+
+
+def make_ready(
+    configuration: Configuration,
+    images: ImageData,
+    train_on: Tensor,
+    folder: Path,
+    run: Identity,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Make the folder ready for a run; whatever can fail comes before anything is replaced; raises as `train_run`."""
+    goes_on = check_folder(configuration, images, folder, resume, overwrite)
+    if goes_on and ((folder / fitted_source.FILE).exists() or (folder / CHECKPOINT).exists()):
+        source = fitted_source.of_run(configuration, folder, images, train_on, run)
+        file = folder / pruning_axes.FILE
+        check_sources(
+            configuration, source, lambda tau: keep_axes(images, train_on, configuration.flips, tau, file, run)
+        )
+        write_configuration(configuration, folder)  # data_dir may be another
+        if not (folder / CHECKPOINT).exists():  # else nobody knows what a run of an earlier version has seen
+            same_data.keep(images, folder)
+        return
+    fitted = fitted_source.fit(configuration.source, images, train_on, configuration.flips, configuration.training.seed)
+    source = fitted_source.from_fitted(configuration, fitted, images, train_on)
+    axes = check_sources(configuration, source, lambda tau: axes_to_prune(images, train_on, configuration.flips, tau))
+    begin(configuration, images, folder, run, fitted, overwrite)
+    if axes is not None:
+        tau = configuration.evaluation.prune_tau
+        keep_found(axes, train_on, configuration.flips, tau, folder / pruning_axes.FILE, run)
+
+
+def check_network(model: nn.Module, images: ImageData) -> None:
+    """Raise ValueError if the network cannot be evaluated: found before anything is replaced, and not at step 0."""
+    device = distributed.local_device()
+    x = torch.zeros(1, *images.shape, device=device)
+    was = model.training
+    model.eval()  # draws nothing, so the training stays the one that it is without this
+    try:
+        with torch.no_grad():
+            model(x, torch.zeros(1, device=device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"the network cannot be evaluated: {str(error).splitlines()[0]}; change its settings"
+        ) from None
+    finally:
+        model.train(was)
 
 
 def check_sources(
-    configuration: Configuration, images: ImageData, train_on: Tensor, source: FittedSource, folder: Path
-) -> None:
-    """Raise ValueError if samples of a pruned source cannot be drawn: those of training, or those of the evaluation."""
+    configuration: Configuration, source: FittedSource, find: Callable[[float], sources.PruningAxes]
+) -> sources.PruningAxes | None:
+    """The axes that the evaluation prunes, if it does; `find` gives those of a tau.
+
+    Raises:
+        ValueError: if samples of a pruned source cannot be drawn, those of training or those of the evaluation.
+    """
     tau, threshold = configuration.evaluation.prune_tau, configuration.evaluation.prune_threshold
     if configuration.source.distribution == "pruned":
         fitted_source.check_starts(source.source)
-    if tau is not None and threshold is not None:
-        file = folder / fitted_source.AXES_FILE
-        axes = fitted_source.keep_axes(images, train_on, configuration.flips, tau, file)
-        fitted_source.check_starts(fitted_source.pruned_start(source, threshold, axes)[1])
-
-
-def prepare_folder(
-    configuration: Configuration, images: ImageData, folder: Path, resume: bool, overwrite: bool
-) -> None:
-    """Make the folder ready for a run; write config.json and data.json; raises as `train_run`."""
-    if resume and overwrite:
-        raise ValueError("--resume continues a run and --overwrite starts it anew: choose one")
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: name a folder for the run with --run-dir")
-    config = folder / "config.json"
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    # A process that was killed when it first wrote config.json left a part of it, and nothing else: no run has begun.
-    if any(name == config.name or original_name(name) != config.name for name in names):
-        if not resume and not overwrite:
-            raise FileExistsError(
-                f"{folder} is not empty: add --resume to continue the run in it, --overwrite to start anew, "
-                "or --run-dir to write elsewhere"
-            )
-        if not config.exists():
-            raise FileExistsError(f"{folder} is not empty and holds no run (no config.json): choose another --run-dir")
-    if resume and config.exists():
-        saved = from_dict(records.read_json(config))
-        asked = without_place(configuration)
-        if configuration.training.minutes is not None:  # the steps that fit into them may have been set
-            asked["training"]["steps"] = saved.training.steps
-        check_same(flat(without_place(saved)), flat(asked), f"the run in {folder} was started")
-        same_data.check(images, folder)
-    if overwrite:
-        for name in FILES:
-            if name != config.name:  # replaced below: without one, a kill in between would leave a folder of no run
-                (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(config, to_dict(configuration))
-    if not (folder / "checkpoint.pt").exists():  # else nobody knows what a run of an earlier version has seen
-        same_data.keep(images, folder)
+    if tau is None or threshold is None:
+        return None
+    axes = find(tau)
+    fitted_source.check_starts(fitted_source.pruned_start(source, threshold, axes)[1])
+    return axes
