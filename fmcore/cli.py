@@ -1,11 +1,10 @@
-"""The command line: ``fmcore train | sample | evaluate | export | measure | table | list | doctor``.
+"""The command line: ``fmcore train | sample | evaluate | export | verify | measure | table | list | doctor``.
 
 Everything but the parser is imported by the command that needs it, so that ``fmcore --help`` answers at once.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,9 @@ from typing import Annotated, TypeAlias
 import tyro
 from tyro.conf import Positional, arg
 
-from fmcore.console import signs
+from fmcore.console import errors, signs, stopping, streams
+from fmcore.console.arguments import ordered
+from fmcore.console.places import check_place
 
 Name: TypeAlias = Annotated[str, arg(metavar="NAME")]
 Folder: TypeAlias = Annotated[Path, arg(metavar="FOLDER")]
@@ -45,6 +46,7 @@ def train(
         steps: Number of training steps, the same as steps=N.
     """
     from fmcore import distributed
+    from fmcore.experiments import kept
     from fmcore.experiments.config.overrides import with_overrides
     from fmcore.experiments.evaluate.evaluation import check_features
     from fmcore.experiments.run.train import train_run
@@ -56,8 +58,13 @@ def train(
     configuration = with_overrides(catalog.by_name(name), settings)
     check_features(configuration.evaluation)  # before the training, not after it
     check_place(folder)
+    was = kept.files(folder, kept.CONFIG, kept.CHECKPOINT, kept.WEIGHTS, kept.RECORD)
     # One lock for both: between them, another process could start anew in the folder.
-    with distributed.session(distributed.local_device()), distributed.in_first(locked(folder)):
+    with (
+        stopping.saying(lambda: kept.of_training(was, overwrite)),
+        distributed.session(distributed.local_device()),
+        distributed.in_first(locked(folder)),
+    ):
         train_run(configuration, folder, resume=resume, overwrite=overwrite)
         evaluate(folder)
 
@@ -76,17 +83,25 @@ def evaluate(
         overrides: Settings of the evaluation that differ from the run's; the record keeps them.
     """
     from fmcore import distributed
+    from fmcore.experiments import kept, records
     from fmcore.experiments.evaluate.evaluation import evaluate_run
     from fmcore.experiments.run.finished import Run
     from fmcore.locks import locked
     from fmcore.papers import printing
 
-    with distributed.session(distributed.local_device()), distributed.in_first(locked(run)):
+    was = kept.files(run, kept.RECORD)
+    again = " ".join(["evaluate", str(run), *overrides])
+    with (
+        stopping.saying(lambda: kept.of_evaluation(was, again)),
+        distributed.session(distributed.local_device()),
+        distributed.in_first(locked(run)),
+    ):
         loaded = Run(run, overrides)
         first = distributed.rank() == 0
+        distributed.first(lambda: records.of_training(loaded.record(), run / kept.RECORD))  # what is shown at the end
         if first:
             print("evaluating ...", file=sys.stderr)
-        record = evaluate_run(loaded)
+        record = evaluate_run(loaded, if_not_written=printing.show_record)
         if first:
             printing.show_record(record)
             print(f"record, weights and pictures are in {run}")
@@ -109,13 +124,16 @@ def measure(
         run_dir: Where record.json and a picture are written; runs/NAME unless told otherwise.
         overwrite: Replace a measurement that is there.
     """
+    from fmcore.experiments import kept
     from fmcore.experiments.config.overrides import with_overrides
     from fmcore.papers import measurements
 
     folder = run_dir or Path("runs") / name
     configuration = with_overrides(measurements.by_name(name), overrides)
     check_place(folder)
-    record = measurements.measure_run(configuration, folder, overwrite=overwrite)
+    was = kept.files(folder, kept.RECORD)
+    with stopping.saying(lambda: kept.of_measurement(was)):
+        record = measurements.measure_run(configuration, folder, overwrite=overwrite)
     measurements.show_values(configuration, record)
     print(f"record and picture are in {folder}")
 
@@ -149,6 +167,7 @@ def sample(
     out: Annotated[Path, arg(metavar="FILE")] = Path("samples.png"),
     seed: Annotated[int, arg(metavar="N")] = 0,
     pruned: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Draw new images from a finished run.
 
@@ -161,41 +180,71 @@ def sample(
         out: The picture to write; its ending chooses the format.
         seed: Seed of the noise that the images start from.
         pruned: Start without the directions in which there are no data, by prune_tau and prune_threshold.
+        overwrite: Replace a picture that is there.
     """
     import torch
 
-    from fmcore.data.images import to_uint8
-    from fmcore.experiments.drawing import check_picture, save_grid
+    from fmcore.experiments.drawing import check_picture, numbered, save_grid
+    from fmcore.experiments.run import samples
     from fmcore.experiments.run.finished import Run
 
     if n < 1:
         raise ValueError(f"--n must be at least 1, got {n}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"--seed must be a whole number from 0 to 2^64 - 1, got {seed}")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists: add --overwrite to replace it, or name another file with --out")
     check_picture(out)
     check_place(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     loaded = Run(run, overrides)
     start = loaded.pruned()[0] if pruned else None
-    solution = loaded.sample(n, torch.Generator().manual_seed(seed), source=start)
-    save_grid(to_uint8(solution.x.cpu(), loaded.data.levels), out, loaded.data.levels)
-    print(f"wrote {n} images to {out} (NFE {solution.nfe})")
+    nfe, files = 0.0, []
+    for number, part in enumerate(samples.drawn(loaded, n, torch.Generator().manual_seed(seed), start), 1):
+        files.append(numbered(out, number))
+        save_grid(part.images, files[-1], loaded.data.levels)
+        nfe += float(part.nfe.sum()) / n
+    more = f" and {len(files) - 1} more, up to {files[-1].name}" if len(files) > 1 else ""
+    print(f"wrote {n} images to {out}{more} (NFE {nfe:.0f})")
 
 
 @app.command
 def export(
     run: Positional[Folder],
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Keep the weights of a finished run, in half the size, beside its record; chapters load them by name.
 
     Args:
         run: The folder of the run, for example runs/cifar10.
         out: The folder to write to; data/pretrained unless told otherwise.
+        overwrite: Replace a network of that name.
     """
     from fmcore.experiments.run import pretrained
     from fmcore.experiments.run.finished import Run
 
-    file = pretrained.keep(Run(run), out or pretrained.FOLDER)
+    file = pretrained.keep(Run(run), out or pretrained.FOLDER, overwrite)
     print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB) and its record {file.with_suffix('.json').name}")
+
+
+@app.command
+def verify(folder: Positional[Folder]) -> None:
+    """Read all files of a run, or of a prepared data set, and compare them with their digests.
+
+    Example: fmcore verify runs/digits
+
+    Args:
+        folder: Of the run, or of the data set.
+    """
+    from fmcore.data import verify_prepared
+    from fmcore.experiments.run.folder import CONFIG
+    from fmcore.experiments.run.verification import verify_run
+
+    problems = verify_run(folder) if (folder / CONFIG).exists() else verify_prepared(folder)
+    if problems:
+        raise ValueError("; ".join(problems))
+    print(f"all files in {folder} are what was written")
 
 
 @app.command(name="list")
@@ -227,56 +276,55 @@ def doctor() -> None:
     show_report()
 
 
-def check_place(folder: Path) -> None:
-    """Raise PermissionError or NotADirectoryError where no folder can be made: at once, not after the work.
-
-    A `folder` that is there itself is judged by whoever writes into it, if it is no folder.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if there != folder and not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-    if not os.access(there, os.W_OK | os.X_OK) and there.is_dir():
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
-
-
-def explained(error: Exception) -> str:
-    """What an error says; of the system's own about a file, what to do."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    if error.filename is None:
-        return error.strerror  # a sentence of ours with the system's number
-    said = f"{error.filename}: {error.strerror.lower()}"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-        said += (
-            "; work in a folder of your own, or name another place: --run-dir for train and measure, --out for sample "
-            "and export, the environment variable FMCORE_DATA for data"
-        )
-    return said
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; an error that the caller can mend is one line on stderr and exit status 2."""
+    """Run one command; whatever goes wrong is one line on stderr and an exit status, see `fmcore.console.errors`.
+
+    With the environment variable FMCORE_TRACEBACK an error is raised instead, to be looked at.
+    """
     # Before torch is loaded: threads that spin while they wait for each other make training many times slower when
     # other programs use the processor too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    streams.open_closed()
     signs.spell_on(sys.stdout, sys.stderr)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    with stopping.stoppable():
+        status = ended(typed)
+    streams.silenced(sys.stderr)
+    if status:
+        sys.exit(status)
+
+
+def ended(typed: Sequence[str]) -> int:
+    """The exit status of a command, which has said what there is to say."""
     try:
         try:
-            app.cli(prog="fmcore", args=arguments, description="Flow matching from first principles.")
+            app.cli(prog="fmcore", args=ordered(typed), description="Flow matching from first principles.")
         finally:
-            if sys.stdout is not None:  # closed by whoever started this
-                sys.stdout.flush()  # here, where it may fail, and not at the end of Python
+            sys.stdout.flush()  # here, where it may fail, and not at the end of Python
     except BrokenPipeError:
-        # Nobody reads on, as in "fmcore list | head -1". What is left goes nowhere, or Python would complain about it.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; a training run continues with the same command and --resume", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:
+        # Nobody reads on, as in "fmcore list | head -1".
+        streams.silenced(sys.stdout)
+        return 1
+    except KeyboardInterrupt as stop:
+        said, status = stopping.sentence(stop)
+        streams.silenced(sys.stdout)
+        streams.say(f"\n{said}")
+        return status
+    except Exception as error:
+        unprinted = streams.silenced(sys.stdout)
         if os.environ.get("FMCORE_TRACEBACK"):
             raise
-        print(f"error: {explained(error)}", file=sys.stderr)
-        sys.exit(2)
+        if unprinted is not None:
+            said, status = (
+                f"cannot print what was found: {(unprinted.strerror or 'it failed').lower()}",
+                errors.MENDABLE,
+            )
+        else:
+            said, status = errors.answer(error)
+            from fmcore.memory import explained  # loads torch
+
+            if lacking := explained(error, typed):
+                said, status = lacking, errors.MENDABLE
+        streams.say(f"error: {said}")
+        return status
+    return 0

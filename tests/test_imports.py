@@ -14,8 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fmcore"
 
 # A module may import those of the groups before its own.
 ORDER = [
-    ["validation", "locks", "console"],
+    ["validation", "locks", "console", "digests", "memory"],
     ["atomic"],
+    ["tensor_file"],
     ["settings"],
     ["data", "sources"],
     ["couplings"],
@@ -39,7 +40,7 @@ ORDER = [
 ]
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
 # The same inside fmcore.experiments.
-STAGES = [["config", "records", "drawing"], ["run"], ["evaluate"]]
+STAGES = [["config", "records", "drawing"], ["sealed"], ["run"], ["evaluate"]]
 PAPERS = ("lipman2023", "bertrand2025", "lee2025")
 HEAVY = {
     "IPython",

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from fmcore import solvers
 from tests.analytic import COSINE, OT, RECTIFIED, VE, VP, gaussian_flow, modest, seeded
 
-# Evaluations a step and order of convergence, from the textbooks.
+# Evaluations per step and order of convergence, from the textbooks.
 FIXED = {"euler": (1, 1), "midpoint": (2, 2), "heun": (2, 2), "rk4": (4, 4)}
 METHODS = ["dopri5", *FIXED]
 fixed_methods = pytest.mark.parametrize("method", FIXED)

@@ -12,6 +12,7 @@ from fmcore.data.digits import digits
 from fmcore.data.files import default_folder
 from fmcore.data.imagenet import imagenet
 from fmcore.data.images import ImageData, dequantize, scale, to_uint8
+from fmcore.data.verification import verify_prepared
 from fmcore.validation import unknown_name
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "scale",
     "to_uint8",
     "toy",
+    "verify_prepared",
 ]
 
 _KNOWN: dict[str, Callable[[Path | None], ImageData]] = {

@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from fmcore.data.files import CHUNK
+from fmcore.data.plain_files import advice
 
 DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 
@@ -55,9 +56,7 @@ def unpack(archive: Path, folder: Path, name: str, limit: int) -> Path:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
         raise ValueError(f"{archive} is truncated or damaged ({reason}): delete it and get it again") from error
     except OSError as error:
-        raise OSError(
-            error.errno, f"cannot unpack {archive} into {folder}: {error.strerror}; make room and run again"
-        ) from error
+        raise OSError(error.errno, f"cannot unpack {archive} into {folder}: {error.strerror}{advice(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder / name

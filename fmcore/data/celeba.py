@@ -7,9 +7,12 @@ from pathlib import Path
 
 from fmcore.data.files import default_folder
 from fmcore.data.images import ImageData
-from fmcore.data.mapped import MANIFEST, load
+from fmcore.data.manifest import MANIFEST
+from fmcore.data.mapped import load
 from fmcore.data.photographs import Reduction, is_held_out, photograph_shards, photographs_in
-from fmcore.data.prepared import Recipe, obtain
+from fmcore.data.plain_files import read_plain
+from fmcore.data.prepared import obtain
+from fmcore.data.recipe import Recipe
 
 PHOTOGRAPHS = "img_align_celeba"
 SPLIT_FILE = "list_eval_partition.txt"
@@ -99,7 +102,11 @@ def describe(source: Path, crop: int, skip_broken: bool) -> Recipe:
 def read_split(path: Path) -> dict[str, int]:
     """The official part of each photograph: 0 to train on, 1 for validation, 2 for the test; raises ValueError."""
     parts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = read_plain(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error}): get the file again") from error
+    for number, line in enumerate(text.splitlines(), 1):
         fields = line.split()
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
             raise ValueError(f"{path}, line {number}: {line!r} is not a name and 0, 1 or 2: get the file again")

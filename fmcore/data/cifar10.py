@@ -8,6 +8,9 @@ order of their checksums: whoever has the same 60,000 images gets the same batch
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ import torch
 from fmcore.data.archives import unpack
 from fmcore.data.files import default_folder, file_digest, waiting_for
 from fmcore.data.images import ImageData
+from fmcore.data.plain_files import file_size
+from fmcore.validation import level_of_caller
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -25,6 +30,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 RECORDS = 10_000  # in each file
 RECORD_BYTES = 1 + 3 * 32 * 32
 SPLITS = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "held_out": ("test_batch.bin",)}
+FILES = (*SPLITS["train"], *SPLITS["held_out"])
 # SHA-256 over the sorted SHA-256 checksums of a split's records: every pixel and label, but not their order.
 SHA256 = {
     "train": "55a61f79a40ece2ceda9fb5f9f7078f6ea2fc4952489cef56682bcf92cfcc260",
@@ -42,7 +48,8 @@ def cifar10(folder: Path | str | None = None, download: bool = True, progress: b
 
     Args:
         folder: holds cifar-10-batches-bin or the archive cifar-10-binary.tar.gz, or is the former itself; if there is
-            neither, the archive is downloaded to it. None is `fmcore.data.default_folder`.
+            neither, the archive is downloaded to it. Files that the folder lacks are taken from the archive beside it,
+            with a warning. None is `fmcore.data.default_folder`.
         download: get the archive (170 MB) if it is not there.
         progress: show a bar while downloading.
 
@@ -63,14 +70,50 @@ def cifar10(folder: Path | str | None = None, download: bool = True, progress: b
             batches = unpacked(root)
             if batches is None:
                 archive = obtain_archive(root, download, progress)
-                batches = unpack(archive, root, FOLDER, limit=2 * 6 * RECORDS * RECORD_BYTES)
+                batches = unpack_missing(archive, root)
     (train, train_labels), (held_out, held_out_labels) = (read_split(batches, split) for split in SPLITS)
     return ImageData("cifar10", train, held_out, train_labels, held_out_labels, classes=CLASSES)
 
 
 def unpacked(root: Path) -> Path | None:
-    """The folder with the .bin files: inside the one given, or that itself; None if there is none."""
-    return next((path for path in (root / FOLDER, root) if (path / SPLITS["held_out"][0]).exists()), None)
+    """The folder with the .bin files: inside the one given, or that itself; None if there is none.
+
+    Raises:
+        FileNotFoundError: if it lacks files and there is no archive to take them from.
+    """
+    there = [path for path in (root / FOLDER, root) if len(missing(path)) < len(FILES)]
+    whole = next((path for path in there if not missing(path)), None)
+    if whole is None and there and not (root / ARCHIVE).exists():
+        raise FileNotFoundError(
+            f"{', '.join(str(there[0] / name) for name in missing(there[0]))} is missing: delete the folder and "
+            f"{GET_IT}"
+        )
+    return whole
+
+
+def missing(batches: Path) -> list[str]:
+    """The files that a folder lacks."""
+    return [name for name in FILES if not (batches / name).exists()]
+
+
+def unpack_missing(archive: Path, root: Path) -> Path:
+    """The folder with all .bin files, of which those that it lacks, which are told, come from a good archive."""
+    limit, target = 2 * len(FILES) * RECORDS * RECORD_BYTES, root / FOLDER
+    if not target.exists():
+        return unpack(archive, root, FOLDER, limit)
+    lacking = missing(target)
+    warnings.warn(f"{target} lacks {', '.join(lacking)}: taken from {archive}", stacklevel=level_of_caller())
+    beside = root / f"{FOLDER}.missing"
+    shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+    beside.mkdir()
+    try:
+        whole = unpack(archive, beside, FOLDER, limit)
+        for name in lacking:
+            if (whole / name).exists():
+                os.replace(whole / name, target / name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
 
 
 def check_not_pickled(root: Path) -> None:
@@ -138,7 +181,7 @@ def read_batch(path: Path) -> np.ndarray:
     """The records of one file, (10,000, 3,073) uint8; raises as `read_split`."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: delete the folder and {GET_IT}")
-    size = path.stat().st_size
+    size = file_size(path)
     if size != RECORDS * RECORD_BYTES:
         raise ValueError(
             f"{path} has {size:,} bytes, expected {RECORDS * RECORD_BYTES:,} ({RECORDS:,} records of {RECORD_BYTES}): "

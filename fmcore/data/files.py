@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fmcore.data.plain_files import open_plain
+
 CHUNK = 2**22  # bytes read at once
 
 
@@ -54,9 +56,9 @@ def waiting_for(folder: Path, doing: str) -> Iterator[None]:
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """The checksum of a file, in hexadecimal."""
+    """The checksum of a plain file, in hexadecimal; raises ValueError for a pipe, a folder or a device."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -6,18 +6,21 @@ Photographs lie in train/<wnid>/*.JPEG and, if they are there, val/<wnid>/*.JPEG
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fmcore.data import npz
 from fmcore.data.files import default_folder
 from fmcore.data.images import ImageData
-from fmcore.data.mapped import MANIFEST, load
+from fmcore.data.manifest import MANIFEST
+from fmcore.data.mapped import load
 from fmcore.data.photographs import Reduction, is_held_out, photograph_shards, photographs_in
-from fmcore.data.prepared import Block, Recipe, Shard, SourceFile, obtain
+from fmcore.data.plain_files import open_plain
+from fmcore.data.prepared import obtain
+from fmcore.data.recipe import Block, Recipe, Shard, SourceFile
 
 SIZES = (32, 64, 128)
 HELD_OUT = 0.05  # of the photographs, when there is no val
@@ -179,35 +182,48 @@ class ReleaseFile:
     size: int
 
     def shard(self) -> Shard:
-        """The work of reading it; raises ValueError if it is no npz file or of another size."""
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                content = archive.getinfo("data.npy").file_size
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise self.damaged(error) from error
-        images = content // (3 * self.size**2)  # the remainder is the header of the array
+        """The work of reading it; raises ValueError if its arrays are not what the release holds, unread."""
+        images = self.checked().shape[0]
         return Shard((SourceFile(self.path.name, self.path.stat().st_size),), images, self.read)
 
-    def read(self) -> Block:
-        """The images and labels; raises ValueError if they are not what the release holds."""
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                data, labels = arrays["data"], arrays["labels"]
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-            if "allow_pickle" in str(error):
-                raise ValueError(
-                    f"{self.path} holds pickled objects, which are never read: unpickling a file runs the code in it. "
-                    "Get the npz form of the release from image-net.org again"
-                ) from error
-            raise self.damaged(error) from error
+    def checked(self) -> npz.Header:
+        """What data is, after a look at the headers alone: no memory is taken for what a file only claims."""
         width = 3 * self.size**2
-        if data.ndim != 2 or data.shape[1] != width or len(data) == 0 or data.dtype != np.uint8:
+        try:
+            found = npz.headers(self.path, ("data", "labels"))
+        except npz.Pickled as error:
+            raise ValueError(
+                f"{self.path} holds pickled objects, which are never read: unpickling a file runs the code in it. "
+                "Get the npz form of the release from image-net.org again"
+            ) from error
+        except npz.DAMAGE as error:
+            raise self.damaged(error) from error
+        data, labels = found["data"], found["labels"]
+        if len(data.shape) != 2 or data.shape[1] != width or data.shape[0] == 0 or data.dtype != np.uint8:
             raise ValueError(
                 f"{self.path}: data is {data.shape} {data.dtype}, expected (n, {width}) uint8: another size?"
             )
-        if labels.shape != data.shape[:1] or not 1 <= labels.min() <= labels.max() <= CLASSES:
-            raise ValueError(f"{self.path}: labels must be {len(data)} numbers in 1..{CLASSES}, got {labels.shape}")
+        if labels.shape != data.shape[:1] or labels.dtype.kind not in "iuf":
+            raise self.odd_labels(data.shape[0], f"{labels.shape} {labels.dtype}")
+        return data
+
+    def read(self) -> Block:
+        """The images and labels; raises ValueError if they are not what the release holds."""
+        self.checked()
+        try:
+            with open_plain(self.path) as file, np.load(file, allow_pickle=False) as arrays:
+                data, labels = arrays["data"], arrays["labels"]
+        except npz.DAMAGE as error:
+            raise self.damaged(error) from error
+        # NaN is not in the range either.
+        odd = labels[~((labels >= 1) & (labels <= CLASSES) & (labels == np.floor(labels)))]
+        if len(odd):
+            raise self.odd_labels(len(data), f"{odd[0]} ({len(odd):,} such)")
         return Block(data.reshape(-1, 3, self.size, self.size), labels.astype(np.int64) - 1)
+
+    def odd_labels(self, images: int, found: str) -> ValueError:
+        """The error for labels that are not the whole numbers of the release."""
+        return ValueError(f"{self.path}: labels must be {images} numbers in 1..{CLASSES}, got {found}: get it again")
 
     def damaged(self, error: Exception) -> ValueError:
         """The error for a file that cannot be read."""

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from fmcore.data.prepared import Block, Shard, SourceFile
+from fmcore.data.colours import as_rgb
+from fmcore.data.plain_files import file_size, read_plain
+from fmcore.data.recipe import Block, Shard, SourceFile
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 SHARD = 1024  # photographs that are read between two moments at which a killed preparation can go on
@@ -42,10 +44,10 @@ def reduce(image: Any, reduction: Reduction) -> np.ndarray:
     """A Pillow image as (3, size, size) uint8: cut, then reduced with a box filter: each pixel is
     the mean of those whose centres lie in its area.
 
-    Grey, palette and CMYK images become RGB.
+    Every kind of image becomes RGB first, see `fmcore.data.colours.as_rgb`; transparency is ignored.
 
     Raises:
-        ValueError: if the image does not have the expected size.
+        ValueError: if the image does not have the expected size, or is of a mode without a known white.
     """
     from PIL import Image
 
@@ -59,7 +61,7 @@ def reduce(image: Any, reduction: Reduction) -> np.ndarray:
         left, top = (width - side) // 2, (height - side) // 2
         box = (left, top, left + side, top + side)
     # Cut first: in resize(box=...) a pixel between two areas falls to one or the other by where the square lies.
-    small = image.convert("RGB").crop(box).resize((reduction.size, reduction.size), Image.Resampling.BOX)
+    small = as_rgb(image).crop(box).resize((reduction.size, reduction.size), Image.Resampling.BOX)
     return np.asarray(small).transpose(2, 0, 1)
 
 
@@ -107,7 +109,7 @@ class PhotographReader:
         from PIL import Image
 
         path = self.root / file.name
-        content = path.read_bytes()
+        content = read_plain(path)
         if len(content) != file.size:
             raise ValueError(f"{path} has {len(content):,} bytes, expected {file.size:,}: it changed meanwhile")
         try:
@@ -121,10 +123,14 @@ class PhotographReader:
 
 
 def photographs_in(root: Path, folder: Path) -> list[SourceFile]:
-    """The photographs directly in a folder, sorted by name; their names are relative to root."""
+    """The photographs directly in a folder, sorted by name; their names are relative to root.
+
+    Raises:
+        ValueError: if something with the name of a photograph is a folder, a pipe, a device, or a link to nothing.
+    """
     with os.scandir(folder) as entries:
         found = [
-            (entry.name, entry.stat().st_size)
+            (entry.name, file_size(Path(entry.path)))
             for entry in entries
             if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith(".")
         ]

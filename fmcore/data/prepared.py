@@ -14,73 +14,22 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fmcore.atomic import write_file
+from fmcore.atomic import cannot, write_file
 from fmcore.data.files import waiting_for
 from fmcore.data.images import ImageData
-from fmcore.data.mapped import FORMAT, MANIFEST, SPLITS, again, count, load, read_manifest, verify_shards
+from fmcore.data.manifest import FORMAT, MANIFEST, SPLITS, again, count, read_description, read_manifest, row_bytes
+from fmcore.data.mapped import load
+from fmcore.data.plain_files import advice
+from fmcore.data.recipe import Block, Recipe
+from fmcore.data.source_list import check_sources, resolved, source_list
+from fmcore.data.verification import SOURCES, check_shards
 
 JOURNAL = "journal.json"
-SOURCES = "sources.txt"
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file that a data set is made from: its name relative to the source's folder, and its size in bytes."""
-
-    name: str
-    size: int
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """What a shard holds.
-
-    Attributes:
-        pixels: (n, C, H, W) uint8.
-        labels: (n,) int64.
-        broken: what was left out, one sentence a file.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    broken: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The work between two moments at which a preparation can be interrupted without loss.
-
-    Attributes:
-        files: that it is read from.
-        images: how many it gives at most.
-        read: does the work.
-    """
-
-    files: tuple[SourceFile, ...]
-    images: int
-    read: Callable[[], Block]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to prepare a data set.
-
-    Attributes:
-        shape: (C, H, W) of one image.
-        classes: the name of each label.
-        train, held_out: the shards of each split, in order.
-    """
-
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    train: list[Shard]
-    held_out: list[Shard]
 
 
 def obtain(
@@ -140,7 +89,7 @@ def prepare(
                 bar.update(shard.images)
             if count(journal, split) == 0:
                 raise ValueError(f"{name}: no image of the source's {split} split could be read")
-    verify_shards(folder, journal)
+    check_shards(folder, journal)
     write_file(folder / MANIFEST, as_json(journal))
     (folder / JOURNAL).unlink()
 
@@ -162,19 +111,19 @@ def start(folder: Path, name: str, settings: dict[str, Any], sources: list[Path]
             "splits": {split: {"shards": [], "broken": []} for split in SPLITS},
         }
         write_file(path, as_json(fresh))
-    try:
-        journal: dict[str, Any] = json.loads(path.read_bytes())
-        check_settings(folder, {"name": journal["name"], **journal["settings"]}, {"name": name, **settings})
-        sizes = {split: count(journal, split) for split in SPLITS}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}){again(folder)}") from error
+    journal = read_description(path)
+    check_settings(folder, {"name": journal["name"], **journal["settings"]}, {"name": name, **settings})
+    sizes = {split: count(journal, split) for split in SPLITS}
     check_sources(folder, listing)
     for split in SPLITS:
-        for kind, size in (("pixels", math.prod(recipe.shape)), ("labels", 8)):
+        for kind, size in row_bytes(recipe.shape).items():
             with open(folder / f"{split}.{kind}", "ab") as file:
                 if file.tell() < sizes[split] * size:
                     raise ValueError(f"{file.name} is shorter than {JOURNAL} says: it is altered{again(folder)}")
-                file.truncate(sizes[split] * size)
+                try:
+                    file.truncate(sizes[split] * size)
+                except OSError as error:
+                    raise cannot("cut", folder / f"{split}.{kind}", error) from error
     return journal
 
 
@@ -183,14 +132,17 @@ def append(folder: Path, split: str, block: Block, journal: dict[str, Any], shap
     if block.pixels.shape[1:] != shape or block.pixels.dtype != np.uint8 or len(block.pixels) != len(block.labels):
         raise ValueError(f"a shard has pixels {block.pixels.shape} {block.pixels.dtype} and {len(block.labels)} labels")
     entry: dict[str, Any] = {"images": len(block.pixels)}
+    name = JOURNAL
     try:
         for kind, array in (("pixels", block.pixels), ("labels", block.labels.astype("<i8"))):
             content = np.ascontiguousarray(array).data.cast("B") if len(array) else b""
             entry[kind] = hashlib.sha256(content).hexdigest()
-            with open(folder / f"{split}.{kind}", "ab") as file:
+            name = f"{split}.{kind}"
+            with open(folder / name, "ab") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        name = JOURNAL
         noted = journal["splits"][split]
         noted["shards"].append(entry)
         noted["broken"].extend(block.broken)
@@ -198,8 +150,8 @@ def append(folder: Path, split: str, block: Block, journal: dict[str, Any], shap
     except OSError as error:
         raise OSError(
             error.errno,
-            f"cannot write {split}.{kind} in {folder}: {error.strerror}; the {count(journal, split):,} images of this "
-            "split before it are kept: make room and run again to go on from there",
+            f"cannot write {name} in {folder}: {error.strerror}; the {count(journal, split):,} images of this split "
+            f"before it are kept, and another run goes on from there{advice(error)}",
         ) from error
 
 
@@ -222,44 +174,6 @@ def check_settings(folder: Path, saved: dict[str, Any], asked: dict[str, Any]) -
         raise ValueError(
             f"{folder} was prepared with other settings: {listed}; name another folder, or delete this one"
         )
-
-
-def source_list(recipe: Recipe) -> bytes:
-    """One line a file, with split, size and name, and an empty line after each shard: the plan of a preparation."""
-    lines = []
-    for split in SPLITS:
-        for shard in getattr(recipe, split):
-            lines += [f"{split} {file.size} {json.dumps(file.name)}" for file in shard.files] + [""]
-    return "\n".join([*lines, ""]).encode()
-
-
-def check_sources(folder: Path, now: bytes) -> None:
-    """Raise ValueError naming the files in which a source differs from the one that a folder was prepared from."""
-    path = folder / SOURCES
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing{again(folder)}")
-    before = path.read_bytes()
-    if before == now:
-        return
-    was, found = sizes(before), sizes(now)
-    names = sorted(name for name in {**was, **found} if was.get(name) != found.get(name))
-    differences = [f"{name} ({was.get(name, 'no')} bytes then, {found.get(name, 'no')} now)" for name in names[:3]]
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    raise ValueError(
-        f"the source is not the one that {folder} was prepared from: {', '.join(differences) or 'another order'}{more}"
-        "; put the files back, or delete the folder and prepare it again"
-    )
-
-
-def sizes(listing: bytes) -> dict[str, str]:
-    """The size of each file in a list of `source_list`, by split and name."""
-    rows = [line.split(" ", 2) for line in listing.decode().split("\n") if line]
-    return {f"{split} {json.loads(name)}": size for split, size, name in rows}
-
-
-def resolved(folders: list[Path]) -> list[str]:
-    """Where folders are, as text."""
-    return [str(folder.resolve()) for folder in folders]
 
 
 def as_json(content: dict[str, Any]) -> bytes:

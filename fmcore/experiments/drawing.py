@@ -14,18 +14,50 @@ from fmcore.atomic import write_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_IMAGES = 10_000  # in one picture; of digits that is 9,000 pixels square
 INK, MUTED = "#1F2328", "#6E7781"
 
 
 def save_grid(images: Tensor, file: Path, levels: int) -> None:
-    """Save whole-number images (n, C, H, W) as one nearly square picture, whose format follows from the file's name."""
+    """Save whole-number images (n, C, H, W) as one nearly square picture, whose format follows from the file's name.
+
+    Raises:
+        ValueError: for more than 10,000 images; `save_grids` makes several pictures of them.
+    """
     from matplotlib.figure import Figure
+
+    if len(images) > MOST_IMAGES:
+        raise ValueError(
+            f"{len(images):,} images: a picture holds at most {MOST_IMAGES:,}; pass the first of them, "
+            f"images[:{MOST_IMAGES}], or make several pictures with save_grids"
+        )
 
     columns = max(1, round(len(images) ** 0.5))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(0.6 * columns + 0.2, 0.6 * rows + 0.2), layout="constrained")
     show(figure.add_subplot(), tiled(images, columns), None, levels)
     save(figure, file)
+
+
+def numbered(file: Path, number: int) -> Path:
+    """The file of the part `number` (from 1) of a picture that is too large for one: a.png, a-2.png, a-3.png, ..."""
+    return file if number == 1 else file.with_name(f"{file.stem}-{number}{file.suffix}")
+
+
+def save_grids(images: Tensor, file: Path, levels: int, first: int = 1) -> list[Path]:
+    """Save any number of images as `save_grid` does, at most 10,000 in a file; returns the files, as `numbered`.
+
+    Args:
+        images: (n, C, H, W) whole numbers.
+        file: of the first picture.
+        levels: grey levels.
+        first: number of the first picture, where others were written before.
+    """
+    files = []
+    for number, part in enumerate(images.split(MOST_IMAGES), first):
+        files.append(numbered(file, number))
+        save_grid(part, files[-1], levels)
+    return files
 
 
 def save_squares(sets: Sequence[Tensor], columns: int, file: Path, levels: int) -> None:

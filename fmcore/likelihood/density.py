@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fmcore.likelihood.divergence import divergence_if_any
 from fmcore.likelihood.hidden_gradients import check_gradient, require_constant
-from fmcore.solvers import NOT_FINITE, CountedVelocity, check_method, integrate, time_grid
+from fmcore.solvers import NOT_FINITE, CountedVelocity, SolveError, check_method, integrate, time_grid
 from fmcore.sources import Gaussian
 from fmcore.validation import check_count, check_finite, check_generator, unknown_name
 from fmcore.velocity import Velocity, float32_at_least
@@ -117,5 +117,5 @@ def log_likelihood(
         start = (x1, float32_at_least(x1).new_zeros(len(x1)))
         (x, change), _ = integrate(rates, start, grid, kept, method, rtol, atol)
     if not torch.isfinite(x[-1]).all() or not torch.isfinite(change[-1]).all():
-        raise RuntimeError(NOT_FINITE)
+        raise SolveError(NOT_FINITE)
     return Likelihood(source.log_prob(x[-1]) + change[-1], x[-1].to(x1.dtype), function.nfe)

@@ -1,12 +1,15 @@
 """Measurements that are the same for every run on one data set, kept between runs: a classifier, reference moments.
 
-They lie in the folder `metrics` of the data cache, one safetensors file each, named by what they follow from. A file
-that is missing or damaged is made again; a folder that cannot be written costs only time.
+They lie in the folder `metrics` of the data cache, one safetensors file each, named by what they follow from: the data
+set, and the recipe by which they are made. Beside the tensors, a file holds its own name and a digest of the tensors.
+What does not agree with them is made again: a damaged file, one that was put there under another's name, or one of an
+earlier version of this package, which wrote no digest. A folder that cannot be written costs only time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fmcore import distributed
+from fmcore import digests, distributed
 from fmcore.atomic import write_file
 from fmcore.data.files import default_folder
 from fmcore.data.images import ImageData
 
 ROWS_IN_FINGERPRINT = 1000
+DIGITS_OF_RECIPE = 12  # hexadecimal ones, in the name of a file
+LENGTH = 8  # bytes before the header of a safetensors file, which say how long it is
 
 Tensors = dict[str, Tensor]
 
@@ -38,17 +43,21 @@ def fingerprint(data: ImageData) -> str:
     return digest.hexdigest()
 
 
-def cached(name: str, make: Callable[[], Tensors], folder: Path | None = None) -> Tensors:
+def cached(name: str, make: Callable[[], Tensors], folder: Path | None = None, recipe: object = None) -> Tensors:
     """The tensors of that name: read if they were kept, else made and kept.
 
     Under torchrun all processes call this; process 0 reads and writes, and either all of them make the tensors
-    together or none does.
+    together or none does. A file that cannot be used is named on stderr and made again.
 
     Args:
-        name: a file name without ending, which says everything that the tensors follow from.
+        name: a file name without ending, which says for whom the tensors are.
         make: makes them.
         folder: None for `metrics` in the data cache.
+        recipe: plain values (`digests.of_settings`) that say how they are made. Their digest becomes part of the file's
+            name, so that what another recipe made is another file.
     """
+    if recipe is not None:
+        name = f"{name}-recipe{digests.of_settings(recipe)[:DIGITS_OF_RECIPE]}"
     file = (default_folder() / "metrics" if folder is None else folder) / f"{name}.safetensors"
     found = distributed.first(lambda: read(file))
     if found is None:
@@ -58,22 +67,46 @@ def cached(name: str, make: Callable[[], Tensors], folder: Path | None = None) -
 
 
 def read(file: Path) -> Tensors | None:
-    """The tensors in a file; None if it is not there or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+    """The tensors in a file; None if it is not there, or if what it holds is not what was kept, which stderr says."""
     try:
-        return load(file.read_bytes())
-    except (OSError, SafetensorError):
+        return _as_kept(file.read_bytes(), file.stem)
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError as error:
+        reason = str(error)
+    print(f"warning: {file} cannot be used ({reason}): what it is for is made again", file=sys.stderr)
+    return None
 
 
 def write(file: Path, tensors: Tensors) -> None:
-    """Keep tensors for the next run; says so on stderr if that is not possible."""
+    """Keep tensors for the next run, with their digest; says so on stderr if that is not possible."""
     from safetensors.torch import save
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, save(tensors))
+        write_file(file, save(tensors, {"name": file.stem, "digest": digests.of_tensors(tensors)}))
     except OSError as error:
         print(f"not kept for the next run: {error}", file=sys.stderr)
+
+
+def _as_kept(content: bytes, name: str) -> Tensors:
+    """The tensors in the bytes of a file; raises ValueError with the reason if they are not those that were kept."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+        length = int.from_bytes(content[:LENGTH], "little")
+        said = json.loads(content[LENGTH : LENGTH + length]).get("__metadata__") or {}
+    # Beside its own error, safetensors lets through those of sizes and kinds of numbers that do not fit together.
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError("it is damaged") from error
+    if "digest" not in said:
+        raise ValueError("it holds no digest, as files of earlier versions do not")
+    if said.get("name") != name:
+        raise ValueError(f"it was kept as {said.get('name')}")
+    if said["digest"] != digests.of_tensors(tensors):
+        raise ValueError("it is damaged: its values are not those of its digest")
+    return tensors

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmcore import memory
 from fmcore.data.images import ImageData
 from fmcore.metrics.cache import Tensors, cached, fingerprint
 from fmcore.metrics.classifier import AT_ONCE, TrainedClassifier
@@ -24,12 +25,15 @@ from fmcore.metrics.frechet import gaussian_frechet_distance
 from fmcore.validation import unknown_name
 
 FID_IMAGES = 50_000
+FEW = 64  # images that are extracted together whatever the memory
 # Our name -> torch-fidelity's name of the network and of the layer, images at once, and what the record says of it.
 NETWORKS = {
     "inception": ("inception-v3-compat", "2048", 100, "2048 features of Inception-v3 (TensorFlow weights of 2015)"),
     "dinov2": ("dinov2-vit-l-14", "dinov2", 50, "1024 features of DINOv2 ViT-L/14"),
 }
 PACKAGES = ("torch_fidelity", "torchvision")
+# To be raised with every change that leads to other moments of the same features: those that were kept are then left.
+MOMENTS = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +133,7 @@ def moments(space: FeatureSpace, images: Tensor) -> Moments:
         raise ValueError(f"a covariance needs at least 2 images, got {len(images)}")
     origin: Tensor | None = None
     total = square = torch.zeros(())
-    for batch in images.split(space.at_once):
+    for batch in images.split(fitting(space, images)):
         features = space.extract(batch).double()
         if origin is None:
             origin = features.mean(0)
@@ -142,6 +146,14 @@ def moments(space: FeatureSpace, images: Tensor) -> Moments:
     return Moments(len(images), (origin + shift).cpu(), covariance.cpu())
 
 
+def fitting(space: FeatureSpace, images: Tensor) -> int:
+    """How many images to extract together: `at_once`, or fewer where the memory is short."""
+    if min(len(images), space.at_once) <= FEW:
+        return space.at_once
+    device = space.extract(images[:1]).device
+    return memory.most_at_once(lambda count: space.extract(images[:count]), space.at_once, device)
+
+
 def train_moments(space: FeatureSpace, data: ImageData, folder: Path | None = None) -> Moments:
     """The moments of the whole training split; kept between runs where the features are the same in every run."""
     if space.name == "classifier":
@@ -151,7 +163,8 @@ def train_moments(space: FeatureSpace, data: ImageData, folder: Path | None = No
         found = moments(space, data.train)
         return {"mean": found.mean, "covariance": found.covariance}
 
-    found = cached(f"moments-{space.name}-{data.name}-{fingerprint(data)[:16]}", make, folder)
+    how = {"version": MOMENTS, "features": space.says}
+    found = cached(f"moments-{space.name}-{data.name}-{fingerprint(data)[:16]}", make, folder, how)
     return Moments(len(data.train), found["mean"], found["covariance"])
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from fmcore.networks.inputs import check_precision, time_of
+from fmcore.networks.sizes import check_layers
 
 
 class ConcatSquash(nn.Module):
@@ -37,13 +38,12 @@ class ConcatSquashNet(nn.Module):
         depth: hidden layers; 3 in FFJORD.
 
     Raises:
-        ValueError: for sizes below 1.
+        ValueError: for sizes that are no whole numbers, or below 1.
     """
 
     def __init__(self, channels: int, width: int = 64, depth: int = 3) -> None:
         super().__init__()
-        if min(channels, width, depth) < 1:
-            raise ValueError(f"channels, width and depth are at least 1, but they are {channels}, {width}, {depth}.")
+        check_layers(channels=channels, width=width, depth=depth)
         self.channels = channels
         sizes = [channels, *[width] * depth, channels]
         self.layers = nn.ModuleList(ConcatSquash(inputs, outputs) for inputs, outputs in pairwise(sizes))

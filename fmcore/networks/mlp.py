@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fmcore.networks.inputs import check_precision, time_of
+from fmcore.networks.sizes import check_layers
 
 
 class MLP(nn.Module):
@@ -15,12 +16,14 @@ class MLP(nn.Module):
         dim: number of dimensions of a sample, the product of its shape.
         width: hidden units a layer.
         depth: hidden layers.
+
+    Raises:
+        ValueError: for sizes that are no whole numbers, or below 1.
     """
 
     def __init__(self, dim: int, width: int = 64, depth: int = 3) -> None:
         super().__init__()
-        if min(dim, width, depth) < 1:
-            raise ValueError(f"MLP needs dim, width and depth of at least 1, but has {dim}, {width}, {depth}.")
+        check_layers(dim=dim, width=width, depth=depth)
         self.dim = dim
         sizes = [dim + 1, *[width] * depth]
         layers: list[nn.Module] = []

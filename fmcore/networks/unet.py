@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmcore.networks.inputs import check_precision, labels_of, time_of
+from fmcore.networks.sizes import check_labels, check_sizes, head_count
 from fmcore.networks.winograd import Convolution
 
 # Times in [0, 1] are stretched by this before their sines and cosines are taken, at wavelengths from 2 pi to
@@ -46,18 +47,18 @@ class UNet(nn.Module):
     Args:
         shape: (C, H, W) of one image; H and W are divisible by 2^(levels - 1), where levels = len(multipliers).
         channels: width of level 0; level i is channels * multipliers[i] wide.
-        multipliers: one a level.
-        blocks: residual blocks a level going down (one more going up).
+        multipliers: one a level, at least one of them, each at least 1.
+        blocks: residual blocks a level going down (one more going up), at least 0.
         attention: resolutions (heights of the feature map, e.g. 16) at which blocks end with self-attention; the
             middle of the network always has it.
         heads: number of attention heads.
         head_channels: channels of one head, instead of heads: the number of heads then follows from the width.
-        dropout: probability, inside each residual block.
+        dropout: probability in [0, 1], inside each residual block.
         num_classes: number of labels. There is then one further label, num_classes, which means "none": pass it (or
             no labels at all) for the unconditional velocity that classifier-free guidance needs.
 
     Raises:
-        ValueError: on sizes that do not fit together.
+        ValueError: on sizes that are no whole numbers, are too small, or do not fit together; see `sizes`.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.channels, self.num_classes = tuple(shape), channels, num_classes
-        check_sizes(self.shape, channels, multipliers, attention)
+        check_sizes(self.shape, channels, multipliers, blocks, attention, dropout)
+        check_labels(num_classes)
         width = 4 * channels  # of the vector that carries time and label
         self.time = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
@@ -242,30 +244,3 @@ def zeroed(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
-
-
-def head_count(channels: int, heads: int, head_channels: int | None) -> int:
-    """How many heads a layer of this width gets; raises ValueError if they do not share it evenly."""
-    count = heads if head_channels is None else channels // head_channels
-    if count < 1 or channels % count or (head_channels is not None and channels % head_channels):
-        asked = f"{heads} heads" if head_channels is None else f"heads of {head_channels} channels"
-        raise ValueError(f"a layer of {channels} channels cannot be split into {asked}: change heads or head_channels")
-    return count
-
-
-def check_sizes(shape: tuple[int, ...], channels: int, multipliers: Sequence[int], attention: Sequence[int]) -> None:
-    """Raise ValueError on sizes that no U-Net can have."""
-    if len(shape) != 3:
-        raise ValueError(f"shape must be (channels, height, width) of one image, got {shape}")
-    if channels < 2 or channels % 2:
-        raise ValueError(f"channels must be an even number (half cosines, half sines of the time), got {channels}")
-    factor = 2 ** (len(multipliers) - 1)
-    if shape[1] % factor or shape[2] % factor:
-        raise ValueError(
-            f"{len(multipliers)} levels halve the image {len(multipliers) - 1} times, so height and width must be "
-            f"divisible by {factor}; got {shape[1]}x{shape[2]}: pass fewer multipliers, or pad the images"
-        )
-    resolutions = [shape[1] // 2**level for level in range(len(multipliers))]
-    unknown = [resolution for resolution in attention if resolution not in resolutions]
-    if unknown:
-        raise ValueError(f"attention at resolution {unknown[0]}, but this network only has {resolutions}")

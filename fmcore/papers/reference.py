@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fmcore.experiments import sealed
 
 ROOT = Path(__file__).resolve().parents[2] / "data"
 REFERENCE, RESULTS = ROOT / "reference", ROOT / "results"
+RECORD = "record.json"  # what a run and a measurement leave in their folder
 
 
 def read_reference(name: str) -> list[dict[str, str]]:
@@ -27,19 +29,66 @@ def read_reference(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(line for line in file.read_text().splitlines() if not line.startswith("#")))
 
 
+class Record(dict[str, Any]):
+    """A record, and the file that it was read from."""
+
+    file: Path
+
+    def __init__(self, content: dict[str, Any], file: Path) -> None:
+        super().__init__(content)
+        self.file = file
+
+
 def find_records(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """The finished records in folders and below, by experiment; later ones win.
+
+    Other JSON is passed over, and the record of a run that is not evaluated yet. A file called record.json is a record.
 
     Raises:
         FileNotFoundError: if a folder does not exist.
         ValueError: if a file is damaged.
+        OSError: if a file cannot be read.
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder: name one that holds runs or records")
         for file in sorted(folder.rglob("*.json")):
+            if file.is_dir() and file.name != RECORD:
+                continue
             content = sealed.read(file)
-            if isinstance(content, dict) and {"experiment", "values", "configuration"} <= set(content):
-                found[content["experiment"]] = content
+            if is_finished(content):
+                found[content["experiment"]] = Record(content, file)
+            elif file.name == RECORD and not is_trained(content):
+                raise ValueError(f"{file} is no record: put back the original, or move it out of {folder}")
     return found
+
+
+def is_finished(content: Any) -> bool:
+    """Whether what was read is a record with values: of an evaluated run, or of a measurement."""
+    kinds = {"experiment": str, "values": dict, "configuration": dict}
+    return isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
+
+
+def is_trained(content: Any) -> bool:
+    """Whether what was read is the record of a run that is not evaluated yet."""
+    return isinstance(content, dict) and "values" not in content and isinstance(content.get("training"), dict)
+
+
+@contextmanager
+def reading(record: Mapping[str, Any] | None) -> Iterator[None]:
+    """Take numbers out of a record; one that lacks some, or has other things in their place, is named by its file.
+
+    Raises:
+        ValueError: in place of what a missing or wrong entry raises. An error with other causes stays as it is: without
+            a record, or with one that was not read from a file.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if not isinstance(record, Record):
+            raise
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"{record.file} cannot be shown beside the paper: {said}; put back the original, or leave it out"
+        ) from error

@@ -4,14 +4,16 @@
 |---|---|
 | `solve` | the ordinary differential equation dx/dt = v(x, t), by torchdiffeq |
 | `solve_sde` | the stochastic equation that shares the marginals of the flow, by Euler-Maruyama |
+| `SolveError` | what a solve that cannot go on raises |
 | `Solution` | the end of a solve, its trajectory, and the network evaluations that it took (NFE) |
 
 The time grid is fixed here, evaluations are counted exactly, and a velocity is never evaluated outside [t0, t1].
 """
 
 from fmcore.solvers.counted import MAX_NFE, CountedVelocity
+from fmcore.solvers.errors import NOT_FINITE, SolveError
 from fmcore.solvers.grid import FIXED_STEP, METHODS, check_method, time_dtype, time_grid
-from fmcore.solvers.ode import NOT_FINITE, Solution, integrate, solve
+from fmcore.solvers.ode import Solution, integrate, solve
 from fmcore.solvers.sde import solve_sde
 from fmcore.solvers.training_mode import warn_of_training_mode
 
@@ -22,6 +24,7 @@ __all__ = [
     "NOT_FINITE",
     "CountedVelocity",
     "Solution",
+    "SolveError",
     "check_method",
     "integrate",
     "solve",

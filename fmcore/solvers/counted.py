@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fmcore.solvers.errors import SolveError
 from fmcore.solvers.training_mode import warn_of_training_mode
 from fmcore.validation import check_count
 from fmcore.velocity import Evaluations, Velocity, asking, count_evaluations, explained
@@ -62,12 +63,12 @@ class CountedVelocity:
         Raises:
             ValueError: when v is not shaped like x, or x and the weights of a network are of two dtypes.
             TypeError: when v is no tensor.
-            RuntimeError: when an adaptive solver asks for more than ``max_nfe`` evaluations.
+            SolveError: when an adaptive solver asks for more than ``max_nfe`` evaluations.
         """
         self.calls += 1
         t = t.to(x)
         if self.adaptive and self.nfe >= self.max_nfe:
-            raise RuntimeError(
+            raise SolveError(
                 f"{self.nfe:,} evaluations have led from t = {self.t0:g} only to t = {float(t):g}, on the way to "
                 f"{self.t1:g}: the velocity is stiff or singular there, jumps, or is rounded to fewer digits than the "
                 "tolerances ask for. Take larger rtol and atol, a float64 state, a fixed-step method such as "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmcore.paths import AffinePath
 from fmcore.solvers.counted import MAX_NFE, CountedVelocity
+from fmcore.solvers.errors import NOT_FINITE, SolveError, too_fine
 from fmcore.solvers.grid import (
     FIXED_STEP,
     check_method,
@@ -21,11 +22,6 @@ from fmcore.solvers.grid import (
 )
 from fmcore.validation import check_finite
 from fmcore.velocity import Velocity, float32_at_least
-
-NOT_FINITE = (
-    "the solution stopped being finite: the velocity returns NaN or grows without bound. Check the network, "
-    "end at path.t_max where the velocity is singular at t = 1, or take more steps."
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,8 @@ def solve(
             number, tolerances that are not above 0, times off the grid, a start with NaN, a velocity of another shape,
             or a network with weights of another dtype than x0.
         TypeError: for a start of integers, or a velocity that returns no tensor.
-        RuntimeError: when the velocity is not finite along the way, or takes more than ``max_nfe`` evaluations.
+        SolveError: a RuntimeError, when the velocity is not finite along the way, takes more than ``max_nfe``
+            evaluations, or the tolerances ask for more digits than there are.
 
     Warns:
         UserWarning: when dropout or batch normalization runs in training mode in the first, second, fourth, eighth, ...
@@ -125,14 +122,14 @@ def empty_solution(x0: Tensor, grid: Tensor, kept: list[int], times: object) -> 
 
 
 def finite_in_dtype_of(x0: Tensor, states: Tensor) -> Tensor:
-    """States, the last of which is the end, in the dtype of the start; raises RuntimeError if the end is not finite."""
+    """States, the last of which is the end, in the dtype of the start; raises SolveError if the end is not finite."""
     if not torch.isfinite(states[-1]).all():
-        raise RuntimeError(NOT_FINITE)
+        raise SolveError(NOT_FINITE)
     if states.dtype == x0.dtype:
         return states
     states = states.to(x0.dtype)
     if not torch.isfinite(states[-1]).all():
-        raise RuntimeError(f"the solution is too large for {x0.dtype}: start from x0.float() or x0.bfloat16().")
+        raise SolveError(f"the solution is too large for {x0.dtype}: start from x0.float() or x0.bfloat16().")
     return states
 
 
@@ -179,4 +176,17 @@ def integrate(
     except AssertionError as error:  # how torchdiffeq says that the step size went to zero or the state to NaN
         if error in of_velocity:
             raise
-        raise RuntimeError(f"{NOT_FINITE} (torchdiffeq: {str(error)[:80]})") from error
+        said = str(error)[:80]
+        if not said.startswith(("underflow in dt", "non-finite values")):
+            raise SolveError(f"torchdiffeq cannot solve this: {said}.") from error
+        # The squares of such tolerances vanish, or their inverses overflow: the first step is then no number, although
+        # the velocity is.
+        dtype = first.dtype
+        if max(rtol, atol) < torch.finfo(dtype).eps ** 2 and _all_finite(function(grid[0], state)):
+            raise too_fine(rtol, atol, dtype) from error
+        raise SolveError(f"{NOT_FINITE} (torchdiffeq: {said})") from error
+
+
+def _all_finite(rates: Any) -> bool:
+    """Whether a tensor, or each of a tuple of tensors, holds finite numbers only."""
+    return all(bool(torch.isfinite(rate).all()) for rate in (rates if isinstance(rates, tuple) else (rates,)))

@@ -50,7 +50,7 @@ def solve_sde(
     Raises:
         ValueError: as :func:`solve`, when g is not finite at a step, and for a generator on another device.
         TypeError: as :func:`solve`, and for a generator that is no ``torch.Generator``.
-        RuntimeError: when the state stops being finite.
+        SolveError: when the state stops being finite.
     """
     check_count("steps", steps)
     t1 = path.t_max if t1 is None else t1

@@ -59,11 +59,10 @@ class Checkpointer:
             return
         if not isinstance(said, Mapping):
             raise ValueError(f"{self.path} is damaged: it does not say what it belongs to; train again from the start")
-        known = [name for name, value in self.belongs_to.items() if None not in (said.get(name, value), value)]
-        differs = {name for name in {*known} if said.get(name, self.belongs_to[name]) != self.belongs_to[name]}
+        both = [name for name in self.belongs_to if name in said]  # others came with a later version, or are gone
         check_same(
-            {name: said[name] for name in sorted(differs)},
-            {name: self.belongs_to[name] for name in sorted(differs)},
+            {name: said[name] for name in both},
+            {name: self.belongs_to[name] for name in both},
             f"{self.path} was made",
         )
 

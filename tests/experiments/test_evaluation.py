@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from fmcore.data import dequantize
+from fmcore.experiments import sealed
 from fmcore.experiments.evaluate import evaluation, frechet, likelihoods
 from fmcore.experiments.run import samples
 from fmcore.metrics import features
@@ -106,7 +107,7 @@ def test_the_nearest_image_is_one_of_those_trained_on_and_not_mirrored(evaluated
 def test_a_point_of_the_curve_says_how_often_the_images_of_the_training_were_seen(evaluated):
     run, record, _ = evaluated
     first, second = record["curve"]
-    assert [(point["step"], point["epoch"]) for point in (first, second)] == [(4, 0.8), (10, 2.0)]  # 8 of 40 a step
+    assert [(point["step"], point["epoch"]) for point in (first, second)] == [(4, 0.8), (10, 2.0)]  # 8 of 40 per step
     assert (first["mean_loss"], second["mean_loss"]) == (2.0, 7.0)  # of steps 0 to 3, and 4 to 9
     assert run.loaded == ["00000004.safetensors", "00000010.safetensors", "weights.safetensors"]
     drawn = samples.share(run, 50, "curve").images
@@ -145,7 +146,7 @@ def test_the_number_of_draws_is_said(tmp_path, draws, probes, words):
 
 def test_the_record_in_the_folder_says_how_the_samples_were_drawn(evaluated):
     run, record, _ = evaluated
-    assert json.loads((run.folder / "record.json").read_text()) == record
+    assert sealed.read(run.folder / "record.json") == record
     found = record["evaluation"]
     assert (found["generated"], found["generated_sets"], found["nfe"]) == (120, 2, 3)
     assert found["reference"] == "train split (1500 images, no flips)"

@@ -147,7 +147,7 @@ class TestAFinishedRunIsResumed:
     def test_the_evaluation_follows_on_the_command_line(self, finished, copy, monkeypatch):
         measured = []
 
-        def stopped(run):
+        def stopped(run, **_):
             measured.append(run.folder)
             raise KeyboardInterrupt
 

@@ -26,7 +26,7 @@ def finish(processes, checkpoint, *arguments):
         assert process.returncode == 0, printed
         output += printed
     calls = [line for line in output.splitlines() if line.startswith("process 0 ")]
-    return len(calls) // (2 // processes), output  # one process takes two micro-batches a step
+    return len(calls) // (2 // processes), output  # one process takes two micro-batches per step
 
 
 def until(process, moment, processes=1):

@@ -14,7 +14,7 @@ from fmcore.data import dequantize
 from fmcore.networks import UNet
 from fmcore.training import TrainingConfig, train
 
-# Two micro-batches a step, for one process as for two: so both have the same noise and dropout.
+# Two micro-batches per step, for one process as for two: so both have the same noise and dropout.
 CONFIG = TrainingConfig(steps=30, batch=4, lr=1e-3, warmup=5, ema=0.9, checkpoint_every=3, accumulate=2)
 
 IMAGES = torch.randint(17, (200, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

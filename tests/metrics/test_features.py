@@ -64,7 +64,7 @@ def test_moments_of_the_training_split_are_kept(tmp_path):
 
     space = FeatureSpace("dinov2", "a stub", extract)
     first, again = (features.train_moments(space, digits(), tmp_path) for _ in range(2))
-    assert sum(calls) == 1500
+    assert [size for size in calls if size > 2] == [1000, 500]  # one and two to see what they take
     assert isinstance(again, Moments)
     assert torch.equal(first.covariance, again.covariance)
 

@@ -39,6 +39,10 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         checked(self)
+        if self.blocks < 1:
+            raise ValueError(f"blocks must be at least 1, got {self.blocks}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a probability from 0 to below 1, got {self.dropout}")
 
 
 @dataclass(frozen=True)

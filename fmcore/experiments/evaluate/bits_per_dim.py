@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from fmcore import distributed
+from fmcore import distributed, memory
 from fmcore.data.images import dequantize
 from fmcore.experiments import records
+from fmcore.experiments.run.in_batches import FEW
 from fmcore.experiments.run.samples import chunks, together
 from fmcore.likelihood import bits_from_log_prob, log_likelihood
+from fmcore.likelihood.divergence import velocity_and_divergence
 from fmcore.training import seeded_generator
 
 if TYPE_CHECKING:
@@ -75,21 +77,27 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
     repeats = torch.zeros(settings.probe_repeats, len(images))
     nfe = torch.zeros(len(images))
 
-    def estimate(y: Tensor, probes: str) -> tuple[Tensor, int]:
+    at_once = fitting(run, images)
+
+    def estimate(y: Tensor, probes: str) -> tuple[Tensor, float]:
         # Probes are drawn where y is: a device draws others than the CPU, from the same distribution.
         generator = seeded_generator(settings.evaluation_seed, probes, run.device)
-        found = log_likelihood(
-            run.velocity,
-            y.to(run.device),
-            cast(Any, run.source),  # one whose density is known: the configuration has seen to it
-            settings.divergence,
-            settings.probes,
-            t1=run.path.t_max,
-            rtol=settings.rtol,
-            atol=settings.atol,
-            generator=generator,
-        )
-        return found.log_prob.cpu(), found.nfe
+        found = [
+            log_likelihood(
+                run.velocity,
+                part.to(run.device),
+                cast(Any, run.source),  # one whose density is known: the configuration has seen to it
+                settings.divergence,
+                settings.probes,
+                t1=run.path.t_max,
+                rtol=settings.rtol,
+                atol=settings.atol,
+                generator=generator,
+            )
+            for part in y.split(at_once)
+        ]
+        log_prob = torch.cat([part.log_prob for part in found])
+        return log_prob.cpu(), sum(part.nfe * len(part.log_prob) for part in found) / len(log_prob)
 
     for number, place in chunks(len(images), settings.solver_batch, rank, processes):
         for draw in range(settings.draws):
@@ -102,6 +110,23 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
                 for repeat in range(1, settings.probe_repeats):
                     repeats[repeat, place], _ = estimate(y, f"probes {number} 0 {repeat}")
     return Densities(draws, repeats, nfe, images[0].numel(), levels)
+
+
+def fitting(run: Run, images: Tensor) -> int:
+    """How many images are solved together: `solver_batch`, or fewer where the memory is short, with other probes."""
+    settings = run.configuration.evaluation
+    most = min(settings.solver_batch, len(images))
+    if most <= FEW:
+        return settings.solver_batch
+
+    def take(count: int) -> object:
+        x = torch.zeros(count, *run.data.shape, device=run.device)
+        exact = torch.eye(x[0].numel(), device=run.device).view(-1, *run.data.shape)
+        vectors = exact if settings.divergence == "exact" else x.new_ones(settings.probes, *x.shape)
+        return velocity_and_divergence(run.velocity, x, torch.ones((), device=run.device) / 2, vectors)
+
+    found = memory.most_at_once(take, most, run.device)
+    return settings.solver_batch if found >= most else found
 
 
 def log_mean(log_densities: Tensor) -> Tensor:

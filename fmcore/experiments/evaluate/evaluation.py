@@ -17,12 +17,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fmcore import distributed
-from fmcore.experiments import records
+from fmcore.experiments import records, sealed
 from fmcore.experiments.config.evaluation import EvaluationConfig
 from fmcore.experiments.config.overrides import without_place
 from fmcore.experiments.evaluate import exact_velocity, frechet
 from fmcore.experiments.evaluate.curve import measured_curve, write_curve
 from fmcore.experiments.evaluate.euler_budgets import measured_budgets
+from fmcore.experiments.evaluate.leaving import check_can_write, check_numbers
 from fmcore.experiments.evaluate.likelihoods import likelihoods
 from fmcore.experiments.evaluate.nearest import nearest_distances
 from fmcore.experiments.evaluate.pictures import hybrids_figure, samples_figure
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
-def evaluate_run(run: Run) -> dict[str, Any]:
+def evaluate_run(run: Run, if_not_written: Callable[[dict[str, Any]], object] | None = None) -> dict[str, Any]:
     """Measure a finished run; completes record.json and draws samples.png in its folder, and returns the record.
 
     On an NVIDIA GPU all of it is computed without TF32, which would be off by a thousandth; samples are drawn as
@@ -48,10 +49,16 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     The folder is locked meanwhile (`fmcore.locks.locked`). Whoever must be sure that nobody trains in it between the
     loading of the run and this call locks it around both.
 
+    Args:
+        run: what to measure.
+        if_not_written: is given the record in process 0 where it cannot be written, so that hours of measuring are not
+            lost with it: prints it, say. The error is raised after that.
+
     Raises:
         BlockingIOError: if another process, or another thread, trains or evaluates in the folder.
-        ValueError: if a feature space needs a package that is not installed, set_images is more than are held out, or
-            there is nothing to prune.
+        OSError: if nothing can be written in the folder, which is tried at the start, or not any more at the end.
+        ValueError: if a feature space needs a package that is not installed, set_images is more than are held out,
+            there is nothing to prune, or a value is NaN or infinite; the record is then left as it was.
     """
     settings, data = run.configuration.evaluation, run.data
     check_features(settings)
@@ -61,7 +68,8 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         distributed.in_first(locked(run.folder)),
         matmul_precision("fp32", run.device),
     ):
-        record = distributed.first(lambda: records.read_json(run.folder / "record.json"))
+        distributed.first(lambda: check_can_write(run.folder))
+        record = distributed.first(run.record)
         check_pruning(run)
         started = time.perf_counter()
         real = data.held_out[frechet.spread(len(data.held_out), count)]
@@ -75,7 +83,8 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         nearest = distributed.first(lambda: nearest_distances(run, list(generated.images.split(count)), real))
         curve = measured_curve(run, frechet.classifier_only(spaces))
         budgets = measured_budgets(run, spaces[0], generated)
-        exact = distributed.first(lambda: beside_exact(run))
+        pictures: list[Callable[[], None]] = []
+        exact = distributed.first(lambda: beside_exact(run, pictures))
 
         record["configuration"] = without_place(run.configuration)
         record["evaluation"] = {
@@ -92,7 +101,16 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         record["values"] = {**({"bits_per_dim": density} if density else {}), **distances, **nearest}
         record["curve"] = curve
         record |= exact | budgets
-        distributed.first(lambda: leave(run, generated, record))
+
+        def end() -> None:
+            try:
+                leave(run, generated, record, pictures)
+            except Exception:
+                if if_not_written is not None:
+                    if_not_written(record)
+                raise
+
+        distributed.first(end)
         return record
 
 
@@ -115,8 +133,11 @@ def timed(measure: Callable[[], Value]) -> tuple[Value, float]:
     return measure(), round(time.perf_counter() - started, 2)
 
 
-def beside_exact(run: Run) -> dict[str, Any]:
-    """What the configuration asks for beside the exact velocity; see `fmcore.experiments.evaluate.exact_velocity`."""
+def beside_exact(run: Run, pictures: list[Callable[[], None]]) -> dict[str, Any]:
+    """What the configuration asks for beside the exact velocity; see `fmcore.experiments.evaluate.exact_velocity`.
+
+    What draws a picture of it is added to `pictures`, to be called at the end.
+    """
     settings = run.configuration.evaluation
     found: dict[str, Any] = {}
     if settings.velocity_pairs:
@@ -126,15 +147,22 @@ def beside_exact(run: Run) -> dict[str, Any]:
         generator = seeded_generator(settings.evaluation_seed, "hybrids")
         samples_of = exact_velocity.hybrid_samples(run, generator)
         found["hybrid"] = exact_velocity.hybrid_measures(run, samples_of)
-        hybrids_figure(run, samples_of, run.folder / "hybrids.png")
+        pictures.append(lambda: hybrids_figure(run, samples_of, run.folder / "hybrids.png"))
     return found
 
 
-def leave(run: Run, generated: Samples, record: dict[str, Any]) -> None:
-    """Write the picture of the samples, the curve and the record into the folder of the run, the record last."""
+def leave(run: Run, generated: Samples, record: dict[str, Any], pictures: list[Callable[[], None]]) -> None:
+    """Write the pictures, the curve and the record into the folder of the run, the record last.
+
+    Raises:
+        ValueError: if a value of the record is NaN or infinite.
+    """
+    check_numbers(record)
+    for draw in pictures:
+        draw()
     samples_figure(run, generated.images, round(float(generated.nfe.mean())), run.folder / "samples.png")
     write_curve(record["curve"], run.folder / "curve.csv")
-    records.write_json(run.folder / "record.json", record)
+    sealed.write(run.folder / "record.json", record)
 
 
 def how_samples_were_drawn(run: Run, generated: Samples) -> dict[str, Any]:

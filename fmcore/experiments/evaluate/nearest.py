@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from fmcore.experiments import records
-from fmcore.metrics.memorization import nearest_training_images
+from fmcore.metrics.memorization import Nearest, nearest_training_images
 from fmcore.training import resident
 
 if TYPE_CHECKING:
     from fmcore.experiments.run.finished import Run
+
+AT_ONCE = 10_000  # images that are looked up together
 
 
 def nearest_distances(run: Run, sets: list[Tensor], real: Tensor) -> dict[str, Any]:
@@ -34,7 +36,11 @@ def nearest_distances(run: Run, sets: list[Tensor], real: Tensor) -> dict[str, A
     train = cast(Tensor, resident(run.training_images, run.device)[0])
 
     def look_up(images: Tensor) -> tuple[float, float]:
-        found = nearest_training_images(data.scaled(images[:count].to(run.device)), train, data.scaled)
+        parts = [  # whatever the number, not all of them are in floating point at a time
+            nearest_training_images(data.scaled(part.to(run.device)), train, data.scaled)
+            for part in images[:count].split(AT_ONCE)
+        ]
+        found = Nearest(torch.cat([part.distance for part in parts]), torch.cat([part.row for part in parts]))
         return float(found.distance[:, 0].mean()), found.share_of_copies()
 
     distances, copies = zip(*map(look_up, sets), strict=True)

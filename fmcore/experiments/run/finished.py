@@ -18,6 +18,7 @@ from fmcore.experiments.config.overrides import flat, with_overrides, without_pl
 from fmcore.experiments.run import fitted_source, pruning_axes, same_data
 from fmcore.experiments.run.folder import CONFIG, RECORD, WEIGHTS, is_sealed, read_configuration
 from fmcore.experiments.run.identity import Identity, identity
+from fmcore.experiments.run.in_batches import in_batches
 from fmcore.experiments.run.network import as_velocity, build_network, for_sampling
 from fmcore.experiments.run.pruning_axes import keep_axes
 from fmcore.experiments.run.training_batch import load_data, training_images
@@ -137,23 +138,31 @@ class Run:
             variant: other steps.
         """
         settings = self.configuration.evaluation
-        x0 = (self.source if source is None else source).sample(n, generator).to(self.device)
+        x0 = (self.source if source is None else source).sample(n, generator)
         if variant is not None:
             factor = variant.factor
             moving = self.sampling_velocity
             velocity = moving if factor == 1 else velocities.scaled_up(moving, factor)
-            found = solve(velocity, x0, t1=self.path.t_max, method="euler", steps=variant.euler_steps)
+
+            def in_equal_steps(x: Tensor) -> Solution:
+                return solve(velocity, x, t1=self.path.t_max, method="euler", steps=variant.euler_steps)
+
+            found = in_batches(in_equal_steps, self.velocity, x0, self.device)
             return replace(found, x=found.x / factor)
-        return solve(
-            self.sampling_velocity,
-            x0,
-            t1=self.path.t_max,
-            method=settings.method,
-            steps=settings.solver_steps if times is None else None,
-            rtol=settings.rtol,
-            atol=settings.atol,
-            times=times,
-        )
+
+        def by_settings(x: Tensor) -> Solution:
+            return solve(
+                self.sampling_velocity,
+                x,
+                t1=self.path.t_max,
+                method=settings.method,
+                steps=settings.solver_steps if times is None else None,
+                rtol=settings.rtol,
+                atol=settings.atol,
+                times=times,
+            )
+
+        return in_batches(by_settings, self.velocity, x0, self.device)
 
 
 def check_only_evaluation(trained: Configuration, asked: Configuration) -> None:

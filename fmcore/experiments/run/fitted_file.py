@@ -42,3 +42,9 @@ def kept(
         raise ValueError(f"{file} was fitted to another source: {changes}; use the run that it belongs to")
     check_label(said, file, FITTED, run)
     return found.tensors
+
+
+def check_kept(file: Path, run: Identity) -> None:
+    """Raise ValueError if a file is damaged, or belongs to another run."""
+    said = read_tensors(file, "delete it; it is found again when it is needed").belongs_to
+    check_label(said, file, FITTED, run)

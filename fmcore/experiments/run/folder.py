@@ -91,8 +91,8 @@ def check_folder(configuration: Configuration, images: ImageData, folder: Path, 
         )
     if not (folder / CONFIG).exists():
         raise FileExistsError(f"{folder} is not empty and holds no run (no config.json): choose another --run-dir")
+    check_is_run(folder, damaged=resume)
     if overwrite:
-        check_is_run(folder)
         return False
     saved = read_configuration(folder)
     asked = without_place(configuration)
@@ -103,11 +103,16 @@ def check_folder(configuration: Configuration, images: ImageData, folder: Path, 
     return True
 
 
-def check_is_run(folder: Path) -> None:
-    """Raise FileExistsError if config.json is not that of a run, damaged or not: it may be a stranger's folder."""
+def check_is_run(folder: Path, damaged: bool = False) -> None:
+    """Raise FileExistsError if config.json is not that of a run: it may be a stranger's folder.
+
+    damaged: whether to let one pass that cannot be read, for whoever names it then.
+    """
     try:
         content = records.read_json(folder / CONFIG)
     except ValueError:
+        if damaged:
+            return
         content = None
     if not isinstance(content, dict) or not {"experiment", "training", "evaluation"} <= content.keys():
         raise FileExistsError(

@@ -20,7 +20,6 @@ from fmcore.experiments.run.fitted_source import check_starts
 from fmcore.sources import Source
 from fmcore.training import seeded_generator
 
-
 # Samples of one generator that `drawn` draws together.
 AT_ONCE = 10_000
 

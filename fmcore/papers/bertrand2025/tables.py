@@ -75,23 +75,26 @@ def collapse(records: dict[str, Record]) -> Iterator[Block]:
         if record is None:
             rows.append((TITLES[data], *[""] * (3 + len(COSINE_TIMES))))
             continue
-        for curve in record["curves"]:
-            cosine = {round(t, 4): value for t, value in zip(curve["times"], curve["mean_cosine"], strict=True)}
-            rows.append(
-                (
-                    f"{TITLES[data].split(',')[0]}, {label(curve['size'])}",
-                    f"{curve['dimension']:,}",
-                    f"{curve['images']:,}",
-                    cell(record["values"]["time_of_collapse"][label(curve["size"])]["value"]),
-                    *(cell(cosine.get(t)) for t in COSINE_TIMES),
-                )
-            )
+        with reference.reading(record):
+            rows += [collapse_row(TITLES[data].split(",")[0], record, curve) for curve in record["curves"]]
     yield Block(
         "Figure 1: the cosine of u* with the conditional velocity",
         ("data", "d", "n", "90% above .9\nfrom t", *(f"mean cosine\nt = {t:g}" for t in COSINE_TIMES)),
         tuple(rows),
         "In the plane the two velocities differ at almost all times; on CIFAR-10 they agree from early on, and the "
         "larger the dimension, the earlier.",
+    )
+
+
+def collapse_row(data: str, record: Record, curve: Record) -> tuple[str, ...]:
+    """The row of one curve of a record."""
+    cosine = {round(t, 4): value for t, value in zip(curve["times"], curve["mean_cosine"], strict=True)}
+    return (
+        f"{data}, {label(curve['size'])}",
+        f"{curve['dimension']:,}",
+        f"{curve['images']:,}",
+        cell(record["values"]["time_of_collapse"][label(curve["size"])]["value"]),
+        *(cell(cosine.get(t)) for t in COSINE_TIMES),
     )
 
 
@@ -119,16 +122,17 @@ def few_images(records: dict[str, Record]) -> Iterator[Block]:
 def hybrids(records: dict[str, Record]) -> Iterator[Block]:
     """Figure 3: samples that follow u* up to a time tau, and the network from there on."""
     for size in SIZES:
-        measured = records.get(f"{size}/hybrid", {}).get("hybrid", [])
-        rows = [
-            (
-                cell(one["switch"], 1),
-                f"{one['distance_to_nearest_training_image']:.2f} ± {one['standard_error']:.2f}",
-                cell(one["share_of_copies"]),
-                cell(one["share_decided"]),
-            )
-            for one in measured
-        ]
+        record = records.get(f"{size}/hybrid", {})
+        with reference.reading(record):
+            rows = [
+                (
+                    cell(one["switch"], 1),
+                    f"{one['distance_to_nearest_training_image']:.2f} ± {one['standard_error']:.2f}",
+                    cell(one["share_of_copies"]),
+                    cell(one["share_decided"]),
+                )
+                for one in record.get("hybrid", [])
+            ]
         yield Block(
             f"Figure 3, {TITLES[size]}: u* up to tau, the network from there on",
             ("tau", "distance to the nearest training image", "share of copies", "share decided"),
@@ -173,14 +177,16 @@ def of_samples(record: Record | None) -> tuple[str, ...]:
         ("distance_to_nearest_training_image", "held out (real)"),
         ("share_of_copies", "generated"),
     ]
-    return (
-        *(with_spread(record["values"].get(measure, {}), of) for measure, of in measured),
-        f"{record['evaluation']['nfe']:.0f}",
-        f"{record['training']['steps']:,}",
-    )
+    with reference.reading(record):
+        return (
+            *(with_spread(record["values"].get(measure, {}), of) for measure, of in measured),
+            f"{record['evaluation']['nfe']:.0f}",
+            f"{record['training']['steps']:,}",
+        )
 
 
 def errors(record: Record | None) -> tuple[str, ...]:
     """The error of the network at ERROR_TIMES, blank without a record."""
-    measured = {round(one["t"], 4): one["error"] for one in (record or {}).get("velocity_error", [])}
-    return tuple(cell(measured.get(t), 3) for t in ERROR_TIMES)
+    with reference.reading(record):
+        measured = {round(one["t"], 4): one["error"] for one in (record or {}).get("velocity_error", [])}
+        return tuple(cell(measured.get(t), 3) for t in ERROR_TIMES)

@@ -37,7 +37,12 @@ SAYS = (
 
 def blocks(found: dict[str, Record]) -> list[Block]:
     """One table a data set, from records by experiment; blank beside the paper where nothing was run."""
-    return [block_of(found.get(name, {"experiment": name})) for name in MEASUREMENTS]
+    made = []
+    for name in MEASUREMENTS:
+        record = found.get(name, {"experiment": name})
+        with reference.reading(record):
+            made.append(block_of(record))
+    return made
 
 
 def block_of(record: Record) -> Block:

@@ -141,6 +141,12 @@ def simulation(folders: Sequence[Path] = ()) -> list[Block]:
 
 def blocks_of(record: dict[str, Any]) -> list[Block]:
     """The tables of one setting: best checkpoints beside the paper, last ones, and the other measures."""
+    with reference.reading(record):
+        return blocks_of_numbers(record)
+
+
+def blocks_of_numbers(record: dict[str, Any]) -> list[Block]:
+    """As `blocks_of`, for a record that has all that it should."""
     name = record["experiment"].rsplit("/", 1)[-1]
     configuration, values = record.get("configuration", {}), record.get("values", {})
     about = SETTINGS.get(name, name)

@@ -98,9 +98,10 @@ def by_source(size: str, ours: dict[str, Record], paper: dict[Any, str]) -> Bloc
     for name in sources_of(SIZES[size]):
         fid = paper.get(("cifar10", name, "source", BUDGETS[-1]), "") if size == "cifar10" else ""
         record = ours.get(f"{size}/{name}")
-        distance = record["values"].get("classifier_frechet_distance", {}) if record else {}
         kinds = ("generated", "generated, to held out", "held out (real)")
-        rows.append((source_name(name), fid, *(with_spread(distance, kind) for kind in kinds)))
+        with reference.reading(record):
+            distance = record["values"].get("classifier_frechet_distance", {}) if record else {}
+            rows.append((source_name(name), fid, *(with_spread(distance, kind) for kind in kinds)))
     return Block(
         f"{TITLES[size]}: sources at {BUDGETS[-1]} Euler steps",
         ("source", "paper FID\nCIFAR-10", "FD to\ntrain", "FD to\nheld out", "FD real"),
@@ -131,10 +132,13 @@ def pretrained(record: Record | None) -> Block:
 
 def cells_of(record: Record | None) -> dict[tuple[str, str, int], str]:
     """Text of the distance for each start, grid and number of steps of a record."""
-    return {
-        (one["start"], one.get("steps", "uniform"), one["nfe"]): f"{one['frechet_distance']:.2f} ± {one['spread']:.2f}"
-        for one in (record or {}).get("budgets", [])
-    }
+    with reference.reading(record):
+        return {
+            (one["start"], one.get("steps", "uniform"), int(one["nfe"])): (
+                f"{one['frechet_distance']:.2f} ± {one['spread']:.2f}"
+            )
+            for one in (record or {}).get("budgets", [])
+        }
 
 
 def says(name: str, start: str) -> str:

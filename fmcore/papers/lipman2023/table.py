@@ -81,8 +81,9 @@ def lipman2023(folders: Sequence[Path] = ()) -> list[Row]:
             numbers = {name: number(paper.get(name)) for name in ("nll_one", "nll_many", "draws", "fid", "nfe")}
             if numbers["nll_many"] is None:
                 numbers["nll_many"] = number(paper.get("nll"))  # ImageNet 128 is not in Table 4
-            ours = {} if record is None else measured(record)
-            rows.append(Row(size, method, numbers, ours, () if record is None else changed(record)))
+            with reference.reading(record):
+                ours = {} if record is None else measured(record)
+                rows.append(Row(size, method, numbers, ours, () if record is None else changed(record)))
     return rows
 
 
@@ -92,7 +93,7 @@ def measured(record: dict[str, Any]) -> dict[str, float | None]:
     bits, draws = values["bits_per_dim"], record["configuration"]["evaluation"]["draws"]
     distance = values.get("classifier_frechet_distance", {})
     many = bits.get(f"flow, K = {draws}", {})
-    return {
+    found = {
         "nll_one": bits["flow"]["value"],
         "nll_error": bits["flow"]["spread"],
         "nll_many": many.get("value"),
@@ -104,6 +105,10 @@ def measured(record: dict[str, Any]) -> dict[str, float | None]:
         "steps": record["training"]["steps"],
         "generated": evaluation["generated"],
     }
+    for name, value in found.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise ValueError(f"{name} is {value!r}, which is no number")
+    return found
 
 
 def changed(record: dict[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -21,16 +20,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fmcore.distributed import meeting
+
 Result = TypeVar("Result")
 
-# How long a process waits for the others before it gives up. Longer than rank 0 takes to write a large checkpoint.
-TIMEOUT = timedelta(minutes=10)
 # Every session meets under a name of its own: torchrun's store outlives a session, and with it the old addresses.
 SESSIONS = itertools.count()
 # What `first` calls runs in one process while the others wait: it must not wait for them in turn.
 ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
-TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class ProcessLost(ConnectionError):
@@ -53,10 +51,20 @@ def rank() -> int:
 
 
 def local_device() -> torch.device:
-    """The device of this process: under torchrun each gets a GPU of its own; the CPU where there are none."""
+    """The device of this process: under torchrun each gets a GPU of its own; the CPU where there are none.
+
+    Raises:
+        ValueError: if LOCAL_RANK names a GPU that is not there.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    number = meeting.number_of("LOCAL_RANK", 0)
+    if number >= torch.cuda.device_count():
+        raise ValueError(
+            f"LOCAL_RANK={number}, and there are {torch.cuda.device_count()} GPUs here: start at most as many processes "
+            "on this machine"
+        )
+    return torch.device("cuda", number)
 
 
 @contextmanager
@@ -67,10 +75,12 @@ def session(device: torch.device) -> Iterator[None]:
     An error in one process ends the session in all: the others raise it too, as soon as they wait for that process.
 
     Raises:
-        ProcessLost: if another process failed or was killed.
+        ProcessLost: if another process failed, or was stopped or killed.
+        ValueError: if the environment that tells each process its place has something wrong in it.
+        ConnectionError: if the processes do not meet.
     """
     nested = ALONE.get() or INSIDE.get()
-    if nested or (not joined() and int(os.environ.get("WORLD_SIZE", "1")) < 2):
+    if nested or (not joined() and meeting.described().count < 2):
         yield
         return
     number = next(SESSIONS)
@@ -81,7 +91,7 @@ def session(device: torch.device) -> Iterator[None]:
     try:
         yield
         failed = False
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         lost = tell_or_ask(error, f"fmcore failure {number}")
         if lost is None:
             raise
@@ -99,23 +109,26 @@ def meet(device: torch.device, number: int) -> None:
     """Start the process group that torchrun's environment describes.
 
     Its GPU becomes the current one of this process, also afterwards: under torchrun it has no other.
+
+    Raises:
+        ValueError: if the environment describes none.
+        ConnectionError: if the processes do not meet.
     """
-    missing = [name for name in TORCHRUN if name not in os.environ]
-    if missing:
-        raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not: start the processes with torchrun")
+    place = meeting.described()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, place, count = next(dist.rendezvous("env://", timeout=TIMEOUT))
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore(f"fmcore session {number}", store),
-        rank=place,
-        world_size=count,
-        timeout=TIMEOUT,
-    )
+    with meeting.waiting(place):
+        store, rank, count = meeting.answered(lambda: next(dist.rendezvous("env://", timeout=meeting.TIMEOUT)))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore(f"fmcore session {number}", store),
+            rank=rank,
+            world_size=count,
+            timeout=meeting.TIMEOUT,
+        )
 
 
-def tell_or_ask(error: Exception, key: str) -> ProcessLost | None:
+def tell_or_ask(error: BaseException, key: str) -> ProcessLost | None:
     """Leave word of an error for the others; or, if it only says that one of them is gone, find out why.
 
     Words are left in the store through which the processes met, which needs no cooperation of anyone who is busy.
@@ -124,7 +137,8 @@ def tell_or_ask(error: Exception, key: str) -> ProcessLost | None:
     try:
         store = dist.distributed_c10d._get_default_store()
         if not contact:
-            store.set(key, f"process {rank()} of {processes()} stopped: {type(error).__name__}: {error}")
+            why = f": {type(error).__name__}: {error}" if isinstance(error, Exception) else f" by {error or 'Ctrl-C'}"
+            store.set(key, f"process {rank()} of {processes()} stopped{why}")
             return None
         if store.check([key]):
             return ProcessLost(store.get(key).decode())
