@@ -144,7 +144,7 @@ def count_evaluations(forwards: int) -> None:
 
 def from_noise(model: Velocity, path: AffinePath) -> Velocity:
     """Return the velocity of a network that predicts the noise E[x0 | x], as DDPM does."""
-    return _converted(path.noise_to_velocity, model)
+    return _converted(path.noise_to_velocity, model, path)
 
 
 def from_score(model: Velocity, path: AffinePath) -> Velocity:
@@ -153,22 +153,23 @@ def from_score(model: Velocity, path: AffinePath) -> Velocity:
     The score points towards the data: the same formula with minus the score, as one symbol of Lipman et al. 2023
     is defined, runs away from them.
     """
-    return _converted(path.score_to_velocity, model)
+    return _converted(path.score_to_velocity, model, path)
 
 
 def from_data(model: Velocity, path: AffinePath) -> Velocity:
     """Return the velocity of a network that predicts the clean data E[x1 | x] (a denoiser)."""
-    return _converted(path.data_to_velocity, model)
+    return _converted(path.data_to_velocity, model, path)
 
 
-def _converted(convert: Callable[[Tensor, Tensor, Tensor], Tensor], model: Velocity) -> Velocity:
-    """The velocity ``convert(model(x, t), x, t)``."""
+def _converted(convert: Callable[[Tensor, Tensor, Tensor], Tensor], model: Velocity, path: AffinePath) -> Velocity:
+    """The velocity ``convert(model(x, t), x, t)``; its attribute ``path`` says to a solver where it ends."""
     model = asking(model)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         prediction, wide = model(x, t), float32_at_least(x)
         return convert(prediction if wide is x else float32_at_least(prediction), wide, t)
 
+    velocity.path = path  # type: ignore[attr-defined]
     return velocity
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fmcore import solvers
+from fmcore import closed_form, paths, solvers
+from fmcore import velocity as velocities
 from tests.analytic import COSINE, OT, RECTIFIED, VE, VP, gaussian_flow, modest, seeded
 
 # Evaluations per step and order of convergence, from the textbooks.
@@ -347,3 +348,28 @@ def test_a_start_of_integers_is_refused():
     """A flow in whole numbers would round at every step."""
     with pytest.raises(TypeError, match="x0 holds torch.int64"):
         solvers.solve(decay, torch.ones(3, 2, dtype=torch.int64), method="euler", steps=2)
+
+
+class TestWhereASolveEnds:
+    """Where nobody says so, the ODE ends with the path, as the SDE does, for whatever knows its path."""
+
+    DATA = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.3, -0.8]], dtype=torch.float64)
+    PATHS = (paths.rectified(), paths.variance_preserving(), paths.ot(0.1))
+
+    @pytest.mark.parametrize("path", PATHS, ids=["rectified", "vp", "ot"])
+    def test_a_velocity_that_knows_its_path_ends_where_the_sde_does(self, path):
+        exact = closed_form.EmpiricalVelocity(self.DATA, path)
+        x0 = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        known = [exact, velocities.from_score(lambda x, t: path.velocity_to_score(exact(x, t), x, t), path)]
+        of_sde = solvers.solve_sde(exact, path, x0, t0=0.1, steps=4, generator=torch.Generator().manual_seed(0))
+        for velocity in known:
+            found = solvers.solve(velocity, x0, method="heun", steps=4)
+            assert float(found.times[-1]) == path.t_max == float(of_sde.times[-1])
+            assert torch.equal(found.x, solvers.solve(velocity, x0, t1=path.t_max, method="heun", steps=4).x)
+
+    def test_the_path_that_is_given_comes_first_and_without_one_the_end_is_one(self):
+        exact = closed_form.EmpiricalVelocity(self.DATA)
+        x0 = torch.zeros(2, 2, dtype=torch.float64)
+        vp = paths.variance_preserving()
+        assert float(solvers.solve(exact, x0, method="euler", steps=2, path=vp).times[-1]) == vp.t_max
+        assert float(solvers.solve(lambda x, t: -x, x0, method="euler", steps=2).times[-1]) == 1.0

@@ -67,8 +67,10 @@ def solve(
             rounding of x there: solve it from x0.float().
         x0: (B, *shape), the state at t0 (the source sample going forward, the data going backward). An empty batch
             is returned as it is, without an evaluation.
-        t0, t1: start and end. By default the end is ``path.t_max``, as in :func:`solve_sde`, or 1 without a path. Paths
-            with sigma(1) = 0 have singular velocities at t = 1: pass ``path``, or end at ``path.t_max``.
+        t0, t1: start and end. By default the end is ``path.t_max``, as in :func:`solve_sde`, of the path given here or,
+            without one, of the velocity's own, its attribute ``path`` (a closed form has one, and what converts a
+            noise, a score or a denoiser). Of a velocity that knows no path, such as a network, it is 1. Paths with
+            sigma(1) = 0 have singular velocities at t = 1.
         method: "euler", "midpoint", "heun", "rk4" with a fixed number of steps, or "dopri5", adaptive.
         steps: number of equal steps; for fixed-step methods only, where it is required unless ``times`` is the grid.
         rtol, atol: tolerances of dopri5, above 0, on the root mean square over batch and dimensions.
@@ -92,7 +94,7 @@ def solve(
     """
     adaptive = method == "dopri5"
     check_method(method, steps)
-    t1 = (1.0 if path is None else path.t_max) if t1 is None else t1
+    t1 = end_of(velocity, path) if t1 is None else t1
     check_start(x0)
     grid, kept = time_grid(t0, t1, None if adaptive else steps, times, adaptive=adaptive)
     grad = grad and torch.is_grad_enabled()
@@ -105,6 +107,12 @@ def solve(
     if times is None:
         return Solution(states[-1], function.nfe, grid[[0, -1]])
     return Solution(states[-1], function.nfe, grid[kept], states[[at.index(k) for k in kept]])
+
+
+def end_of(velocity: Velocity, path: AffinePath | None) -> float:
+    """Where a solve ends that nobody ended: the last time of the path, which may be the velocity's own; 1 without."""
+    known = getattr(velocity, "path", None) if path is None else path
+    return known.t_max if isinstance(known, AffinePath) else 1.0
 
 
 def check_start(x0: Tensor) -> None:
