@@ -363,9 +363,9 @@ class TestWhereASolveEnds:
         known = [exact, velocities.from_score(lambda x, t: path.velocity_to_score(exact(x, t), x, t), path)]
         of_sde = solvers.solve_sde(exact, path, x0, t0=0.1, steps=4, generator=torch.Generator().manual_seed(0))
         for velocity in known:
-            found = solvers.solve(velocity, x0, method="heun", steps=4)
+            found = solvers.solve(velocity, x0, t0=0.1, method="heun", steps=4)
             assert float(found.times[-1]) == path.t_max == float(of_sde.times[-1])
-            assert torch.equal(found.x, solvers.solve(velocity, x0, t1=path.t_max, method="heun", steps=4).x)
+            assert torch.equal(found.x, solvers.solve(velocity, x0, 0.1, path.t_max, method="heun", steps=4).x)
 
     def test_the_path_that_is_given_comes_first_and_without_one_the_end_is_one(self):
         exact = closed_form.EmpiricalVelocity(self.DATA)

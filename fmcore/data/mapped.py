@@ -1,7 +1,7 @@
 """Reading a prepared data set: its images stay on the disk until their rows are used.
 
 A process that touches a page of a mapped file which is no longer there is ended by the system without a word (SIGBUS).
-So the size of the file is asked for before each use of a mapped tensor, which takes about a microsecond; a copy would
+So the size of the file is asked for before each use of a mapped tensor, which takes a few microseconds; a copy would
 take the memory that mapping saves. A file that is cut in the very moment of a use still ends the process.
 """
 
@@ -100,6 +100,13 @@ class _Mapped(Tensor):
         mapped = plain.as_subclass(cls)
         mapped._path, mapped._mapping = path, mapping
         return mapped
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """In another process it is a plain tensor, with its values."""
+        return self.clone().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.clone()
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -14,7 +14,7 @@ from fmcore.data.manifest import SPLITS, again, count, read_manifest, row_bytes
 from fmcore.data.plain_files import open_plain
 
 SOURCES = "sources.txt"
-SMALL = 2**26  # bytes of a file that is compared at every load: it takes a tenth of a second
+SMALL = 2**26  # bytes of a file that is compared at every load: less than a tenth of a second of computing
 
 
 def verify_prepared(folder: Path | str) -> list[str]:

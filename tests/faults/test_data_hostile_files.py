@@ -1,9 +1,13 @@
 """Files that are not what their names say: each is a sentence with the name of the file."""
 
+import copy
 import importlib
 import json
 import os
+import pickle
+import shutil
 import socket
+import tarfile
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from fmcore.data.mapped import load, map_images
 from fmcore.data.photographs import photographs_in
 
 MODULE = importlib.import_module("fmcore.data.imagenet")
+cifar10_module = importlib.import_module("fmcore.data.cifar10")
 DTYPES = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I;16N": "=u2"}
 
 
@@ -173,3 +178,59 @@ def test_a_file_that_is_cut_while_it_is_mapped(tmp_path, view):
     os.truncate(path, 10)
     with pytest.raises(ValueError, match="train.pixels has 10 bytes, expected 307,200: it was cut while"):
         rows[torch.tensor([0, 1])]
+
+
+class TestMappedImages:
+    """What leaves the process, or is copied, is a plain tensor with the values of the file."""
+
+    @pytest.fixture
+    def images(self, tmp_path):
+        values = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)
+        (tmp_path / "train.pixels").write_bytes(values.tobytes())
+        return map_images(tmp_path / "train.pixels", values.shape), torch.from_numpy(values)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
+    def test_copies_have_the_values(self, images, copied):
+        mapped, values = images
+        for found, expected in ((copied(mapped), values), (copied(mapped[1:3]), values[1:3])):
+            assert torch.equal(found, expected)
+
+    def test_rows_are_plain_tensors_and_views_stay_guarded(self, images):
+        mapped, values = images
+        rows = mapped[torch.tensor([3, 1])]
+        assert type(rows) is torch.Tensor
+        assert torch.equal(rows, values[[3, 1]])
+        assert type(mapped[1:3]) is type(mapped) is not torch.Tensor
+
+
+class TestIncompleteCifar10:
+    """Files are missing from the folder, and the archive lies beside it."""
+
+    @pytest.fixture
+    def place(self, tmp_path, monkeypatch):
+        """An archive of few records, and a folder that lacks one of its files."""
+        monkeypatch.setattr(cifar10_module, "RECORDS", 2)
+        source = tmp_path / "made" / cifar10_module.FOLDER
+        source.mkdir(parents=True)
+        for number, name in enumerate(cifar10_module.FILES):
+            (source / name).write_bytes(bytes([number]) * (2 * cifar10_module.RECORD_BYTES))
+        with tarfile.open(tmp_path / cifar10_module.ARCHIVE, "w:gz") as archive:
+            archive.add(source, cifar10_module.FOLDER)
+        shutil.copytree(source, tmp_path / cifar10_module.FOLDER)
+        self.lost = cifar10_module.FILES[2]
+        (tmp_path / cifar10_module.FOLDER / self.lost).unlink()
+        return tmp_path, source
+
+    def test_they_are_named_and_taken_from_it(self, place):
+        root, source = place
+        with pytest.warns(UserWarning, match=f"lacks {self.lost}: taken from"):
+            batches = cifar10_module.unpack_missing(root / cifar10_module.ARCHIVE, root)
+        for name in cifar10_module.FILES:
+            assert (batches / name).read_bytes() == (source / name).read_bytes()
+        assert sorted(path.name for path in root.iterdir()) == [cifar10_module.FOLDER, cifar10_module.ARCHIVE, "made"]
+
+    def test_without_the_archive_they_are_named(self, place):
+        root, _ = place
+        (root / cifar10_module.ARCHIVE).unlink()
+        with pytest.raises(FileNotFoundError, match=f"{self.lost} is missing: delete the folder"):
+            cifar10_module.unpacked(root)
