@@ -129,11 +129,16 @@ def _let_go(lock: Path, file: IO[str]) -> None:
 def _opened(lock: Path) -> IO[str]:
     """The file of a lock, made if it is not there; to read only, which is enough to lock it, if that is all we may."""
     try:
-        return open(lock, "a+", encoding="utf-8")
+        return open(lock, "a+", encoding="utf-8", opener=_no_link)
     except FileNotFoundError:
         raise
     except OSError:
-        return open(lock, encoding="utf-8")
+        return open(lock, encoding="utf-8", opener=_no_link)
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, but never through a link, which may lead to a file that the lock has nothing to do with."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _acquired_elsewhere(lock: Path, folder: Path, made: list[Path]) -> Callable[[], None]:

@@ -322,7 +322,7 @@ def test_a_training_on_the_command_line_holds_its_folder_until_its_record_is_wri
         seen["loading"] = taken(folder)
         load(self, *arguments)
 
-    def measured(run):
+    def measured(run, **_):
         seen["evaluation"] = taken(folder)
         return {"values": {}}
 
