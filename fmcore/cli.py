@@ -14,7 +14,7 @@ from typing import Annotated, TypeAlias
 import tyro
 from tyro.conf import Positional, arg
 
-from fmcore.console import errors, signs, stopping, streams
+from fmcore.console import ending
 from fmcore.console.arguments import ordered
 from fmcore.console.places import check_place
 
@@ -58,10 +58,9 @@ def train(
     configuration = with_overrides(catalog.by_name(name), settings)
     check_features(configuration.evaluation)  # before the training, not after it
     check_place(folder)
-    was = kept.files(folder, kept.CONFIG, kept.CHECKPOINT, kept.WEIGHTS, kept.RECORD)
     # One lock for both: between them, another process could start anew in the folder.
     with (
-        stopping.saying(lambda: kept.of_training(was, overwrite)),
+        kept.training(folder, overwrite),
         distributed.session(distributed.local_device()),
         distributed.in_first(locked(folder)),
     ):
@@ -89,10 +88,8 @@ def evaluate(
     from fmcore.locks import locked
     from fmcore.papers import printing
 
-    was = kept.files(run, kept.RECORD)
-    again = " ".join(["evaluate", str(run), *overrides])
     with (
-        stopping.saying(lambda: kept.of_evaluation(was, again)),
+        kept.evaluation(run, overrides),
         distributed.session(distributed.local_device()),
         distributed.in_first(locked(run)),
     ):
@@ -131,8 +128,7 @@ def measure(
     folder = run_dir or Path("runs") / name
     configuration = with_overrides(measurements.by_name(name), overrides)
     check_place(folder)
-    was = kept.files(folder, kept.RECORD)
-    with stopping.saying(lambda: kept.of_measurement(was)):
+    with kept.measurement(folder):
         record = measurements.measure_run(configuration, folder, overwrite=overwrite)
     measurements.show_values(configuration, record)
     print(f"record and picture are in {folder}")
@@ -184,6 +180,7 @@ def sample(
     """
     import torch
 
+    from fmcore.experiments import kept
     from fmcore.experiments.drawing import check_picture, numbered, save_grid
     from fmcore.experiments.run import samples
     from fmcore.experiments.run.finished import Run
@@ -197,13 +194,14 @@ def sample(
     check_picture(out)
     check_place(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
-    loaded = Run(run, overrides)
-    start = loaded.pruned()[0] if pruned else None
-    nfe, files = 0.0, []
-    for number, part in enumerate(samples.drawn(loaded, n, torch.Generator().manual_seed(seed), start), 1):
-        files.append(numbered(out, number))
-        save_grid(part.images, files[-1], loaded.data.levels)
-        nfe += float(part.nfe.sum()) / n
+    with kept.picture(out):
+        loaded = Run(run, overrides)
+        start = loaded.pruned()[0] if pruned else None
+        nfe, files = 0.0, []
+        for number, part in enumerate(samples.drawn(loaded, n, torch.Generator().manual_seed(seed), start), 1):
+            files.append(numbered(out, number))
+            save_grid(part.images, files[-1], loaded.data.levels)
+            nfe += float(part.nfe.sum()) / n
     more = f" and {len(files) - 1} more, up to {files[-1].name}" if len(files) > 1 else ""
     print(f"wrote {n} images to {out}{more} (NFE {nfe:.0f})")
 
@@ -221,10 +219,13 @@ def export(
         out: The folder to write to; data/pretrained unless told otherwise.
         overwrite: Replace a network of that name.
     """
+    from fmcore.experiments import kept, records
     from fmcore.experiments.run import pretrained
     from fmcore.experiments.run.finished import Run
 
-    file = pretrained.keep(Run(run), out or pretrained.FOLDER, overwrite)
+    loaded = Run(run)
+    records.of_training(loaded.record(), run / kept.RECORD)
+    file = pretrained.keep(loaded, out or pretrained.FOLDER, overwrite)
     print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB) and its record {file.with_suffix('.json').name}")
 
 
@@ -277,54 +278,19 @@ def doctor() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; whatever goes wrong is one line on stderr and an exit status, see `fmcore.console.errors`.
-
-    With the environment variable FMCORE_TRACEBACK an error is raised instead, to be looked at.
-    """
+    """Run one command; whatever goes wrong is one line on stderr and an exit status, see `fmcore.console.ending`."""
     # Before torch is loaded: threads that spin while they wait for each other make training many times slower when
     # other programs use the processor too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    streams.open_closed()
-    signs.spell_on(sys.stdout, sys.stderr)
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    with stopping.stoppable():
-        status = ended(typed)
-    streams.silenced(sys.stderr)
-    if status:
+
+    def command() -> None:
+        app.cli(prog="fmcore", args=ordered(typed), description="Flow matching from first principles.")
+
+    def out_of_memory(error: Exception) -> str | None:
+        from fmcore.memory import explained
+
+        return explained(error, typed)
+
+    if status := ending.status_of(command, out_of_memory):
         sys.exit(status)
-
-
-def ended(typed: Sequence[str]) -> int:
-    """The exit status of a command, which has said what there is to say."""
-    try:
-        try:
-            app.cli(prog="fmcore", args=ordered(typed), description="Flow matching from first principles.")
-        finally:
-            sys.stdout.flush()  # here, where it may fail, and not at the end of Python
-    except BrokenPipeError:
-        # Nobody reads on, as in "fmcore list | head -1".
-        streams.silenced(sys.stdout)
-        return 1
-    except KeyboardInterrupt as stop:
-        said, status = stopping.sentence(stop)
-        streams.silenced(sys.stdout)
-        streams.say(f"\n{said}")
-        return status
-    except Exception as error:
-        unprinted = streams.silenced(sys.stdout)
-        if os.environ.get("FMCORE_TRACEBACK"):
-            raise
-        if unprinted is not None:
-            said, status = (
-                f"cannot print what was found: {(unprinted.strerror or 'it failed').lower()}",
-                errors.MENDABLE,
-            )
-        else:
-            said, status = errors.answer(error)
-            from fmcore.memory import explained  # loads torch
-
-            if lacking := explained(error, typed):
-                said, status = lacking, errors.MENDABLE
-        streams.say(f"error: {said}")
-        return status
-    return 0

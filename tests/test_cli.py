@@ -18,7 +18,7 @@ import torch
 from matplotlib.image import imread
 
 from fmcore import cli, doctor
-from fmcore.console import signs
+from fmcore.console import errors, signs
 
 TINY = [
     "channels=8",
@@ -392,7 +392,7 @@ def test_who_reads_only_the_beginning_hears_no_complaint(arguments):
     ],
 )
 def test_an_error_of_the_system_says_what_to_do(error, text):
-    said = cli.explained(error)
+    said = errors.explained(error)
     assert said.startswith(text)
     assert "Errno" not in said
     assert ("--run-dir for train and measure" in said) == ("; work in" in text)

@@ -35,7 +35,7 @@ def ordered(arguments: Sequence[str]) -> list[str]:
 def at_home(argument: str) -> str:
     """The argument with a leading ~ as the home folder, also after FLAG= or FIELD=, where shells leave it as it is."""
     front, tilde, rest = re.match(r"((?:-*\w[\w-]*=)?)(~?)(.*)", argument, re.S).groups()  # type: ignore[union-attr]
-    if not tilde or not rest.startswith(("/", os.sep)) and rest:
+    if not tilde or (rest and not rest.startswith(("/", os.sep))):
         return argument
     return front + os.path.expanduser("~") + rest
 

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from pathlib import Path
 
 MENDABLE, BUG = 2, 70
+ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -22,8 +24,8 @@ def answer(error: Exception) -> tuple[str, int]:
         return explained(error), MENDABLE
     said = " ".join(str(error).split())
     return (
-        f"this is a bug in fmcore: {type(error).__name__}{': ' * bool(said)}{said[:300]} ({place(error)}). Please report "
-        "it; with FMCORE_TRACEBACK=1 in the environment the same command shows where it comes from",
+        f"this is a bug in fmcore: {type(error).__name__}{': ' * bool(said)}{said[:300]} ({place(error)}). Please "
+        "report it; with FMCORE_TRACEBACK=1 in the environment the same command shows where it comes from",
         BUG,
     )
 
@@ -33,6 +35,8 @@ def explained(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error) or f"{type(error).__name__} without a reason; FMCORE_TRACEBACK=1 shows where it comes from"
     if error.filename is None:
+        if error.errno in ROOM and error.strerror == os.strerror(error.errno):  # of stdout, or of a library's file
+            return f"{error.strerror.lower()}: make room where the output or the files of this command go, and run it again"
         return error.strerror  # a sentence of ours with the system's number
     said = f"{error.filename}: {error.strerror.lower()}"
     if error.errno in PLACES:

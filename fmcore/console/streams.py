@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from contextlib import suppress
@@ -34,21 +33,16 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def silenced(stream: TextIO | None) -> OSError | None:
-    """Why a stream takes nothing more, after which it leads nowhere; None if it takes what is left in it.
-
-    What could not be written stays in the stream, and Python would complain about it at its end.
-    """
+def silenced(stream: TextIO | None) -> None:
+    """Let a stream that takes nothing more lead nowhere: Python would complain about what is left in it at its end."""
     if stream is None:
-        return None
+        return
     try:
         stream.flush()
-    except OSError as error:
-        with suppress(OSError, ValueError, io.UnsupportedOperation):
+    except OSError:
+        with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
-        return error
     except ValueError:  # it is closed
-        return None
-    return None
+        pass

@@ -8,7 +8,6 @@ here does anything, so that the code which calls it reads the same for one proce
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -61,8 +60,8 @@ def local_device() -> torch.device:
     number = meeting.number_of("LOCAL_RANK", 0)
     if number >= torch.cuda.device_count():
         raise ValueError(
-            f"LOCAL_RANK={number}, and there are {torch.cuda.device_count()} GPUs here: start at most as many processes "
-            "on this machine"
+            f"LOCAL_RANK={number}, and there are {torch.cuda.device_count()} GPUs here: start at most as many "
+            "processes on this machine"
         )
     return torch.device("cuda", number)
 

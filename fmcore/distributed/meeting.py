@@ -49,14 +49,16 @@ def described() -> Place:
     if "WORLD_SIZE" not in os.environ:
         if number_of("RANK", 0) > 0:
             raise ValueError(
-                f"RANK={os.environ['RANK']} is set and WORLD_SIZE is not: start the processes with torchrun, or unset RANK"
+                f"RANK={os.environ['RANK']} is set and WORLD_SIZE is not: start the processes with torchrun, or "
+                "unset RANK"
             )
         return Place()
     count = number_of("WORLD_SIZE", 1, least=1)
     rank = number_of("RANK", 0)
     if rank >= count:
         raise ValueError(
-            f"RANK={rank} with WORLD_SIZE={count}: processes have numbers from 0 to {count - 1}; start them with torchrun"
+            f"RANK={rank} with WORLD_SIZE={count}: processes have numbers from 0 to {count - 1}; start them with "
+            "torchrun"
         )
     if count == 1:
         return Place()
@@ -75,8 +77,8 @@ def number_of(name: str, missing: int, least: int = 0) -> int:
         return missing
     if not (text.isascii() and text.isdigit()) or int(text) < least:
         raise ValueError(
-            f"{name}={text} in the environment: it is a whole number of at least {least}; torchrun sets it, so start the "
-            f"processes with torchrun, or unset {name}"
+            f"{name}={text} in the environment: it is a whole number of at least {least}; torchrun sets it, so start "
+            f"the processes with torchrun, or unset {name}"
         )
     return int(text)
 
@@ -97,15 +99,15 @@ def waiting(place: Place) -> Iterator[None]:
         yield
     except (socket.gaierror, UnicodeError) as error:
         raise ValueError(
-            f"MASTER_ADDR={place.address}: there is no machine of this name ({error}); process 0 runs there, so name the "
-            "machine on which it was started"
+            f"MASTER_ADDR={place.address}: there is no machine of this name ({error}); process 0 runs there, so name "
+            "the machine on which it was started"
         ) from error
     except RuntimeError as error:  # that of PyTorch, which names addresses in C++
         said = str(error)
         if "EADDRINUSE" in said or "in use" in said:
             raise ConnectionError(
-                f"MASTER_PORT={place.port} is taken by another program on {place.address}: choose another port, the same "
-                "for all processes"
+                f"MASTER_PORT={place.port} is taken by another program on {place.address}: choose another port, the "
+                "same for all processes"
             ) from error
         raise ConnectionError(
             f"process {place.rank} of {place.count} did not meet {place.others} within {TIMEOUT.total_seconds():g} "

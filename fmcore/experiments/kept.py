@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from fmcore.console.stopping import saying
+
 # Of the folder of a run; see `fmcore.experiments.run.folder`.
 CONFIG, CHECKPOINT, WEIGHTS, RECORD = "config.json", "checkpoint.pt", "weights.safetensors", "record.json"
+
+
+def training(folder: Path, overwrite: bool) -> AbstractContextManager[None]:
+    """Train within; one that is stopped says what there is of it in the folder of the run.
+
+    Args:
+        folder: of the run.
+        overwrite: whether a run in it is to be started anew.
+    """
+    was = files(folder, CONFIG, CHECKPOINT, WEIGHTS, RECORD)
+    return saying(lambda: of_training(was, overwrite))
+
+
+def evaluation(folder: Path, overrides: Sequence[str]) -> AbstractContextManager[None]:
+    """Evaluate within the run in a folder, with such settings; as `training`."""
+    was = files(folder, RECORD)
+    return saying(lambda: of_evaluation(was, " ".join(["evaluate", str(folder), *overrides])))
+
+
+def measurement(folder: Path) -> AbstractContextManager[None]:
+    """Measure within, for a folder; as `training`."""
+    was = files(folder, RECORD)
+    return saying(lambda: of_measurement(was))
+
+
+def picture(file: Path) -> AbstractContextManager[None]:
+    """Draw a picture within; as `training`."""
+    was = files(file.parent, file.name)
+    return saying(lambda: of_picture(was))
 
 
 @dataclass(frozen=True)
@@ -87,9 +120,9 @@ def of_measurement(was: Files) -> str:
     return "nothing was kept; run the same command again"
 
 
-def of_sampling(was: Files) -> str:
+def of_picture(was: Files) -> str:
     """What there is of the picture that was being drawn."""
     (name,) = was.before
     if was.is_new(name):
-        return f"{was.folder / name} is written"
+        return f"{was.folder / name} is written; if there are to be more, the same command draws anew with --overwrite"
     return "no picture was written; run the same command again"

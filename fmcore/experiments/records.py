@@ -120,8 +120,8 @@ def check_finite(content: Any, path: Path) -> None:
     if wrong:
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(
-            f"{path} was not written, since JSON has neither NaN nor infinity: {', '.join(wrong[:5])}{more}. A mean needs "
-            "at least one value, a spread two, and a training that diverged has to be run again, with a smaller lr for "
+            f"{path} was not written, since JSON has neither NaN nor infinity: {', '.join(wrong[:5])}{more}. A mean "
+            "needs at least one value, a spread two; a training that diverged is run again, with a smaller lr for "
             "example"
         )
 
@@ -147,8 +147,10 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # of bytes that are no text, of no JSON, of numbers without end
-        raise ValueError(f"{path} is damaged: it is not JSON ({str(error) or 'no end'})") from None
+    except ValueError as error:  # of bytes that are no text, of text that is no JSON, of numbers without end
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from None
+    except RecursionError:
+        raise ValueError(f"{path} is damaged: lists stand in lists without end; put back the original") from None
     except OSError as error:
         if error.errno not in UNREADABLE:
             raise
@@ -175,7 +177,7 @@ def of_training(content: Any, file: Path) -> dict[str, Any]:
     lacks = [name for name, kind in TRAINING.items() if not isinstance(content.get(name), kind)]
     if lacks:
         raise ValueError(
-            f"{file} is damaged: it is a record without {' and '.join(lacks)}; put back the original, or train again "
+            f"{file} is damaged: it is a record without {', '.join(lacks)}; put back the original, or train again "
             "with --overwrite"
         )
     return content

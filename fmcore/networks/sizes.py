@@ -27,9 +27,9 @@ def check_sizes(
         raise ValueError("multipliers is empty: give one number a level, for example multipliers=1,2")
     for multiplier in multipliers:
         check_count("multipliers", multiplier, "widths")
-    check_count("blocks", blocks, least=0)
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"dropout={dropout}: it is a probability from 0 to 1, for example dropout=0.1")
+    check_count("blocks", blocks)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: it is a probability from 0 to below 1, for example dropout=0.1")
     factor = 2 ** (len(multipliers) - 1)
     if shape[1] % factor or shape[2] % factor:
         raise ValueError(

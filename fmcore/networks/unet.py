@@ -48,12 +48,12 @@ class UNet(nn.Module):
         shape: (C, H, W) of one image; H and W are divisible by 2^(levels - 1), where levels = len(multipliers).
         channels: width of level 0; level i is channels * multipliers[i] wide.
         multipliers: one a level, at least one of them, each at least 1.
-        blocks: residual blocks a level going down (one more going up), at least 0.
+        blocks: residual blocks a level going down (one more going up), at least 1.
         attention: resolutions (heights of the feature map, e.g. 16) at which blocks end with self-attention; the
             middle of the network always has it.
         heads: number of attention heads.
         head_channels: channels of one head, instead of heads: the number of heads then follows from the width.
-        dropout: probability in [0, 1], inside each residual block.
+        dropout: probability in [0, 1), inside each residual block.
         num_classes: number of labels. There is then one further label, num_classes, which means "none": pass it (or
             no labels at all) for the unconditional velocity that classifier-free guidance needs.
 

@@ -88,7 +88,9 @@ def reading(record: Mapping[str, Any] | None) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if not isinstance(record, Record):
             raise
-        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        said = f"an entry is of another kind than it should be ({error})"
+        if isinstance(error, LookupError):
+            said = f"it lacks {error}" if isinstance(error, KeyError) else "a list in it is too short"
         raise ValueError(
             f"{record.file} cannot be shown beside the paper: {said}; put back the original, or leave it out"
         ) from error

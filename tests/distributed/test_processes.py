@@ -158,7 +158,7 @@ def test_an_interrupt_of_one_process_stops_the_other(two):
     first, second = (found["interrupt"] for found in two[1])
     assert second[0] == "KeyboardInterrupt"
     assert first[0] == "ProcessLost"
-    assert "another training process is gone" in first[1]
+    assert "process 1 of 2 stopped by" in first[1]
 
 
 def test_process_0_holds_a_folder_for_all_and_lets_go_of_it(two):

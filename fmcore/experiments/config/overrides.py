@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterable
@@ -13,6 +14,13 @@ from fmcore.validation import unknown_name
 
 EXTRA_FORBIDDEN = {"extra": "forbid"}  # read by pydantic: a field that does not exist is an error
 FORMER_NAMES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in RENAMED.items()}
+LARGEST = 2**63  # of whole numbers that PyTorch can count with
+# What each kind of value is, by the first word of the kind of error that pydantic has for it.
+MEANT = {
+    "int": "give a whole number, written as in {name}=20",
+    "float": "give a number, written as in {name}=0.5 or {name}=1e-3",
+    "bool": "give true or false, as in {name}=true",
+}
 Settings = TypeVar("Settings", bound=Any)  # a frozen dataclass: that of an experiment, or of a measurement
 
 
@@ -34,7 +42,7 @@ def with_overrides(configuration: Settings, overrides: Iterable[str]) -> Setting
         if name in FORMER_NAMES and name not in groups:
             raise ValueError(f"{name} is called {FORMER_NAMES[name]} now: write {FORMER_NAMES[name]}={text}")
         if name not in groups:
-            raise unknown_name("field", name, groups)
+            raise unknown_field(name, groups)
         changes.setdefault(groups[name], {})[name] = parsed(owner(configuration, groups[name]), name, text)
     groups_changed = {group: replace(getattr(configuration, group), **changes[group]) for group in changes if group}
     return replace(configuration, **changes.get("", {}), **groups_changed)
@@ -50,6 +58,13 @@ def settable_fields(configuration: Any) -> dict[str, str]:
         elif top.name != "experiment":
             found[top.name] = ""
     return found
+
+
+def unknown_field(name: str, groups: Iterable[str]) -> ValueError:
+    """The error for a field that does not exist: the nearest ones, then all."""
+    known = unknown_name("field", name, groups)
+    near = difflib.get_close_matches(name.lower(), list(groups), n=3, cutoff=0.6)
+    return ValueError(f"{known} Did you mean {' or '.join(near)}?") if near else known
 
 
 def owner(configuration: Any, group: str) -> Any:
@@ -70,9 +85,16 @@ def parsed(group: Any, name: str, text: str) -> Any:
     try:
         result = TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"{name}={text}: {error.errors()[0]['msg']}") from None
+        problem = error.errors()[0]
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        said = MEANT.get(problem["type"].partition("_")[0], "").format(name=name)
+        raise ValueError(f"{name}={shown}: {said or problem['msg']}") from None
     if isinstance(result, float) and not math.isfinite(result):
         raise ValueError(f"{name}={text}: the number must be finite")
+    if any(
+        isinstance(one, int) and abs(one) >= LARGEST for one in (result if isinstance(result, tuple) else (result,))
+    ):
+        raise ValueError(f"{name}={text[:60]}: the number is too large; whole numbers end below 2^63")
     return result
 
 
