@@ -36,7 +36,7 @@ def explained(error: Exception) -> str:
         return str(error) or f"{type(error).__name__} without a reason; FMCORE_TRACEBACK=1 shows where it comes from"
     if error.filename is None:
         if error.errno in ROOM and error.strerror == os.strerror(error.errno):  # of stdout, or of a library's file
-            return f"{error.strerror.lower()}: make room where the output or the files of this command go, and run it again"
+            return f"{error.strerror.lower()}: make room where the output or the files go, and run the command again"
         return error.strerror  # a sentence of ours with the system's number
     said = f"{error.filename}: {error.strerror.lower()}"
     if error.errno in PLACES:

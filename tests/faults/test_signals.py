@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, at every stage of every command: what is said of what was kept is true, and the status is theirs."""
+"""Ctrl-C and SIGTERM, at every stage of every command: what is said of what was kept is true, and the exit status."""
 
 import signal
 import time
