@@ -174,7 +174,7 @@ def test_a_training_without_stderr_writes_the_same_files(place):
 def test_a_full_disk_under_stdout_is_a_sentence(arguments):
     status, _, said = redirected(FULL.format(number=1), *arguments)
     assert status == 2
-    assert said.startswith("error: no space left on device: make room where the output or the files of this command go")
+    assert said.startswith("error: no space left on device: make room where the output or the files go")
     assert len(said.strip().splitlines()) == 1
 
 
