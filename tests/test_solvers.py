@@ -373,3 +373,5 @@ class TestWhereASolveEnds:
         vp = paths.variance_preserving()
         assert float(solvers.solve(exact, x0, method="euler", steps=2, path=vp).times[-1]) == vp.t_max
         assert float(solvers.solve(lambda x, t: -x, x0, method="euler", steps=2).times[-1]) == 1.0
+        grid = torch.linspace(0, 1, 3)
+        assert float(solvers.solve(exact, x0, method="euler", times=grid).times[-1]) == 1.0

@@ -69,8 +69,8 @@ def solve(
             is returned as it is, without an evaluation.
         t0, t1: start and end. By default the end is ``path.t_max``, as in :func:`solve_sde`, of the path given here or,
             without one, of the velocity's own, its attribute ``path`` (a closed form has one, and what converts a
-            noise, a score or a denoiser). Of a velocity that knows no path, such as a network, it is 1. Paths with
-            sigma(1) = 0 have singular velocities at t = 1.
+            noise, a score or a denoiser). Of a velocity that knows no path, such as a network, it is 1, and where
+            ``times`` are given and no path. Paths with sigma(1) = 0 have singular velocities at t = 1.
         method: "euler", "midpoint", "heun", "rk4" with a fixed number of steps, or "dopri5", adaptive.
         steps: number of equal steps; for fixed-step methods only, where it is required unless ``times`` is the grid.
         rtol, atol: tolerances of dopri5, above 0, on the root mean square over batch and dimensions.
@@ -94,7 +94,7 @@ def solve(
     """
     adaptive = method == "dopri5"
     check_method(method, steps)
-    t1 = end_of(velocity, path) if t1 is None else t1
+    t1 = end_of(velocity if times is None else None, path) if t1 is None else t1
     check_start(x0)
     grid, kept = time_grid(t0, t1, None if adaptive else steps, times, adaptive=adaptive)
     grad = grad and torch.is_grad_enabled()
@@ -109,7 +109,7 @@ def solve(
     return Solution(states[-1], function.nfe, grid[kept], states[[at.index(k) for k in kept]])
 
 
-def end_of(velocity: Velocity, path: AffinePath | None) -> float:
+def end_of(velocity: Velocity | None, path: AffinePath | None) -> float:
     """Where a solve ends that nobody ended: the last time of the path, which may be the velocity's own; 1 without."""
     known = getattr(velocity, "path", None) if path is None else path
     return known.t_max if isinstance(known, AffinePath) else 1.0

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, at every stage of every command: what is said of what was kept is true, and the exit status."""
+"""Ctrl-C and SIGTERM at every stage: what is said of what was kept is true, and the exit status is theirs."""
 
 import signal
 import time
