@@ -70,7 +70,7 @@ def test_a_number_that_cannot_be_is_a_sentence_that_names_the_setting(setting, p
     assert not [*place.iterdir()]
 
 
-@pytest.mark.parametrize("seed", ["-1", "1e30", "9" * 30, "x", ""])
+@pytest.mark.parametrize("seed", ["-1", "1e30", "x"])
 def test_a_seed_that_cannot_be_is_refused(seed, place):
     status, _, said = fmcore("sample", "nowhere", "--seed", seed)
     assert status == 2
@@ -138,7 +138,7 @@ def test_an_unknown_setting_names_near_ones(typed, meant):
         with_overrides(catalog.by_name("digits"), [f"{typed}=3"])
 
 
-COMMANDS = [["list"], ["list", "digits"], ["table", "lipman2023"], ["doctor"], ["train", "--help"], ["--help"]]
+COMMANDS = [["list"], ["table", "lipman2023"], ["--help"]]  # a list, a wide table, and what the parser prints
 CLOSED = {
     "stderr": "import os, sys; os.close(2); sys.stderr = None",
     "stdout": "import os, sys; os.close(1); sys.stdout = None",
@@ -148,8 +148,16 @@ FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), {number})"
 NOBODY = "import os; read, write = os.pipe(); os.close(read); os.dup2(write, {number})"
 
 
-@pytest.mark.parametrize("closed", CLOSED)
-@pytest.mark.parametrize(("arguments", "status"), [(["list"], 0), (["list", "nothing"], 2), (["train", "x"], 2)])
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status"),
+    [
+        ("stderr", ["list"], 0),
+        ("stderr", ["list", "nothing"], 2),
+        ("stdout", ["list"], 0),
+        ("stdout", ["train", "x"], 2),
+        ("both", ["list", "nothing"], 2),
+    ],
+)
 def test_closed_output_changes_neither_the_status_nor_a_file(closed, arguments, status, place):
     found, printed, said = redirected(CLOSED[closed], *arguments)
     assert found == status
@@ -203,7 +211,6 @@ printing.show_experiments = broken
     [
         ("KeyError('training')", 70, "error: this is a bug in fmcore: KeyError: 'training' ("),
         ("RuntimeError('two\\nlines')", 70, "RuntimeError: two lines ("),
-        ("RecursionError", 70, "this is a bug in fmcore: RecursionError ("),
         ("ModuleNotFoundError('No module named x')", 2, "error: No module named x: fmcore doctor says what is missing"),
         ("ValueError", 2, "error: ValueError without a reason"),
         ("MemoryError", 2, "error: memory ran out"),
