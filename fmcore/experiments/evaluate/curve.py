@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fmcore.atomic import write_file
+from fmcore.experiments import records
 from fmcore.experiments.evaluate.frechet import References
 from fmcore.experiments.run.samples import samples
 from fmcore.experiments.run.snapshots import kept_steps
@@ -30,8 +31,7 @@ def measured_curve(run: Run, classifier: References | None) -> list[dict[str, fl
     settings, steps = run.configuration.evaluation, kept_steps(run.folder)
     if not steps or classifier is None:
         return []
-    lines = (run.folder / "losses.csv").read_text().splitlines()[1:]
-    losses = torch.tensor([float(line.split(",")[1]) for line in lines])
+    losses = torch.tensor(records.read_losses(run.folder / "losses.csv"))
     curve, before = [], 0
     for step, file in steps.items():
         run.use_weights(file)
