@@ -4,9 +4,11 @@ import json
 import math
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
+from fmcore.experiments import records
 from fmcore.experiments.evaluate import evaluation, leaving
 from tests.experiments.made_run import MadeRun
 
@@ -83,6 +85,6 @@ def test_what_is_no_number_is_named_and_never_written(own_cache, tmp_path, monke
 
 def test_every_number_is_looked_at():
     wrong = {"a": [1.0, {"b": (2.0, -math.inf)}], "c": None, "d": True, "e": 3, "nan": "nan"}
-    with pytest.raises(ValueError, match=r"no number: a\[1\]\.b\[1\] is -inf\. Look"):
-        leaving.check_numbers(wrong)
-    leaving.check_numbers({"a": [1.0, {"b": 2.0}], "c": None, "d": True, "nan": "nan"})
+    with pytest.raises(ValueError, match=r"nor infinity: a\[1\]\.b\[1\] is -inf\. A mean"):
+        records.check_finite(wrong, Path("record.json"))
+    records.check_finite({"a": [1.0, {"b": 2.0}], "c": None, "d": True, "nan": "nan"}, Path("record.json"))

@@ -23,7 +23,7 @@ from fmcore.experiments.config.overrides import without_place
 from fmcore.experiments.evaluate import exact_velocity, frechet
 from fmcore.experiments.evaluate.curve import measured_curve, write_curve
 from fmcore.experiments.evaluate.euler_budgets import measured_budgets
-from fmcore.experiments.evaluate.leaving import check_can_write, check_numbers
+from fmcore.experiments.evaluate.leaving import check_can_write
 from fmcore.experiments.evaluate.likelihoods import likelihoods
 from fmcore.experiments.evaluate.nearest import nearest_distances
 from fmcore.experiments.evaluate.pictures import hybrids_figure, samples_figure
@@ -157,7 +157,7 @@ def leave(run: Run, generated: Samples, record: dict[str, Any], pictures: list[C
     Raises:
         ValueError: if a value of the record is NaN or infinite.
     """
-    check_numbers(record)
+    records.check_finite(record, run.folder / "record.json")
     for draw in pictures:
         draw()
     samples_figure(run, generated.images, round(float(generated.nfe.mean())), run.folder / "samples.png")
