@@ -6,7 +6,7 @@ import ast
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import nbformat
@@ -78,3 +78,8 @@ def seconds(names: Any) -> dict[str, float]:
     """The recorded run time of each chapter; long where none is recorded."""
     times = json.loads((build.ROOT / build.TIMES).read_text(encoding="utf-8"))
     return {name: times[name]["seconds"] if name in times else 120.0 for name in names}
+
+
+def slowest_first(names: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
+    """Sorted by their time, and equal ones by name: every process lists them in the same order."""
+    return sorted(names, key=lambda name: (-seconds[name], name))

@@ -8,7 +8,7 @@ from tests.browser import elements
 
 KINDS = elements.of_chapters()
 SECONDS = elements.seconds(KINDS)
-OTHERS = sorted(set(KINDS) - set(elements.cheapest(KINDS, SECONDS)), key=SECONDS.__getitem__, reverse=True)
+OTHERS = elements.slowest_first(set(KINDS) - set(elements.cheapest(KINDS, SECONDS)), SECONDS)
 
 
 @pytest.mark.parametrize("name", OTHERS)
