@@ -116,6 +116,8 @@ def ask(order, files=()):
 
 def serve(number):
     """Load, then fork for every order until nobody can give another."""
+    # As in a terminal, though the tests were started in the background of a shell, which sets Ctrl-C aside.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in LOADED:
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "of several threads one goes through a fork"
@@ -133,11 +135,38 @@ def serve(number):
             answer = os.fork()
             if answer == 0:
                 channel.close()
-                become(order, files)
+                leave(run(order, files))
                 return  # to the end of the interpreter, as any process
             for file in files:
                 os.close(file)
         channel.send(json.dumps(answer).encode())
+
+
+def run(order, files):
+    """Become a process, and return its exit status; any other end than by that status is raised."""
+    try:
+        become(order, files)
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            raise
+        return end.code or 0
+    return 0
+
+
+def leave(status):
+    """End, without taking apart all modules that are loaded, which takes longer than what most processes did.
+
+    Where something cannot be written any more, what Python says of it is left to the end of the interpreter.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        sys.exit(status)
+    os._exit(status)
 
 
 def become(order, files):

@@ -211,15 +211,25 @@ def portable(error: Exception) -> Exception:
 
 
 def check_equal(what: str, value: object) -> None:
-    """Raise ValueError, in all processes, unless each of them has the same."""
+    """Raise ValueError, in all processes, unless each of them has the same; of dictionaries it shows what differs."""
     found: list[Any] = [value] * processes()
     if joined():
         dist.all_gather_object(found, value)
     for place, other in enumerate(found):
         if other != found[0]:
+            one, another = _differences(found[0], other)
             raise ValueError(
-                f"process 0 was started with {what} {found[0]}, process {place} with {other}: start all of them alike"
+                f"process 0 was started with {what} {one}, process {place} with {what} {another}: start all alike"
             )
+
+
+def _differences(one: Any, other: Any) -> tuple[Any, Any]:
+    """Both, or if they are dictionaries what is not the same in them, as settings are typed."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return one, other
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    one, other = (" ".join(f"{name}={each.get(name)}" for name in names) for each in (one, other))
+    return one, other
 
 
 def total(x: Tensor) -> Tensor:

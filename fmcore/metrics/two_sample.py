@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from fmcore.couplings.assignment import assign
 from fmcore.validation import check_finite, check_floating
 
 PRODUCTS, DIFFERENCES = "use_mm_for_euclid_dist_if_necessary", "donot_use_mm_for_euclid_dist"
+AT_ONCE = 2**24  # distances that are held at one time, 128 MiB of them
 # Points whose distance to the nearest other is measured, and the share of its square that rounding may reach.
 SAMPLED_POINTS, ROUNDING_SHARE = 16, 1e-9
 
@@ -53,9 +56,9 @@ def energy_distance(a: Tensor, b: Tensor) -> float:
     mode = cdist_mode(a, b)
 
     def within(x: Tensor) -> Tensor:
-        return torch.cdist(x, x, compute_mode=mode).sum() / (len(x) * (len(x) - 1))
+        return total(x, x, mode) / (len(x) * (len(x) - 1))
 
-    return float(2 * torch.cdist(a, b, compute_mode=mode).mean() - within(a) - within(b))
+    return float(2 * total(a, b, mode) / (len(a) * len(b)) - within(a) - within(b))
 
 
 def mmd(a: Tensor, b: Tensor, bandwidth: float = 1.0) -> float:
@@ -69,14 +72,22 @@ def mmd(a: Tensor, b: Tensor, bandwidth: float = 1.0) -> float:
     a, b = prepared(a, b, least=2)
     mode = cdist_mode(a, b)
 
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return torch.exp(-torch.cdist(x, y, compute_mode=mode).square() / (2 * bandwidth**2))
+    def kernel(distance: Tensor) -> Tensor:
+        return torch.exp(-distance.square() / (2 * bandwidth**2))
 
     def within(x: Tensor) -> Tensor:
-        values = kernel(x, x)
-        return (values.sum() - values.trace()) / (len(x) * (len(x) - 1))
+        return (total(x, x, mode, kernel) - len(x)) / (len(x) * (len(x) - 1))  # a point with itself gives 1
 
-    return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+    return float(within(a) + within(b) - 2 * total(a, b, mode, kernel) / (len(a) * len(b)))
+
+
+def total(a: Tensor, b: Tensor, mode: str, value: Callable[[Tensor], Tensor] = lambda distance: distance) -> Tensor:
+    """The sum over all pairs, of a point of a (n, d) and one of b (m, d), of a value of their distance; a scalar.
+
+    Blocks of rows are taken one after the other, so that sets as large as those of an FID need little memory.
+    """
+    rows = max(1, AT_ONCE // len(b))
+    return torch.stack([value(torch.cdist(some, b, compute_mode=mode)).sum() for some in a.split(rows)]).sum()
 
 
 def prepared(a: Tensor, b: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:

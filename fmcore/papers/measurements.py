@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fmcore.experiments import records
+from fmcore.experiments import records, sealed
 from fmcore.experiments.drawing import save
+from fmcore.experiments.evaluate.leaving import check_can_write
 from fmcore.papers.bertrand2025 import collapse, collapse_report
 from fmcore.papers.bertrand2025.collapse import CollapseConfig
 from fmcore.papers.lee2025 import geometry, geometry_report, simulation_report, simulation_setting
@@ -93,20 +94,24 @@ def measure_run(
 
     Args:
         configuration: what to measure.
-        folder: made if it does not exist; the record is written before the picture is drawn.
+        folder: made if it does not exist; the record is written, with its digest, before the picture is drawn.
         overwrite: replace a measurement that is there.
         progress: show how far it is.
 
     Raises:
         FileExistsError: if the folder is not empty, unless it holds such files alone and overwrite was asked for.
-        ValueError, OSError: if the data are not there, or are fewer than asked for.
+        ValueError: if the data are fewer than asked for.
+        OSError: if the data are not there, or nothing can be written in the folder; the latter is found at the start.
     """
     kind = KINDS[type(configuration)]
-    records.check_folder(folder, overwrite, (RECORD, kind.picture))
+    files = (RECORD, kind.picture)
+    records.check_folder(folder, overwrite, files)
+    there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    check_can_write(there, files if there == folder else ())
     found = kind.measure(configuration, progress)
     record = kind.record(found)
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / RECORD, record)
+    sealed.write(folder / RECORD, record)
     save(kind.figure(found), folder / kind.picture)
     return record
 

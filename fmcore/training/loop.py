@@ -120,7 +120,7 @@ def train(
         dropout = stack.enter_context(borrowed_generators(device))
         keep_freed_memory(device)
         processes = distributed.processes()
-        distributed.check_equal("the configuration and number of images", (asdict(config), len(data), belongs_to))
+        distributed.check_equal("a training of", {**asdict(config), "images": len(data), "belongs_to": belongs_to})
         state = distributed.first(checkpoints.state, config, resume)
 
         parts = parts_of_batch(config, distributed.rank(), processes)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.faults.test_command_line import PATIENCE, environment
+from tests.faults.test_command_line import PATIENCE, TINY, environment
 from tests.forked import python
 
 pytestmark = pytest.mark.xdist_group("forked processes")
@@ -54,6 +54,25 @@ def test_a_wrong_environment_is_a_sentence(variables, words):
     assert printed == ""
     assert words in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_processes_of_two_experiments_do_not_train_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [
+        python(
+            ["-m", "fmcore", "train", "digits", *TINY, "--run-dir", "run", setting],
+            environment(**meet, RANK=str(rank)),
+            separate_errors=True,
+        )
+        for rank, setting in enumerate(["path=rectified", "path=ot"])
+    ]
+    with started[0], started[1]:
+        said = [process.communicate(PATIENCE)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    expected = "process 0 was started with the experiment path=rectified, process 1 with the experiment path=ot: start"
+    assert all(expected in words for words in said), said
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

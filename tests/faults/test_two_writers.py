@@ -13,7 +13,7 @@ from fmcore.locks import locked
 from tests.forked import python
 from tests.test_locks import needs_flock
 
-ROUNDS = 5
+ROUNDS = 20
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -21,7 +21,8 @@ from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.run.train import train_run
 from fmcore.papers import catalog
 folder, seed, wait, choice = sys.argv[1:]
-settings = ["channels=8", "attention=", "steps=3", "batch=8", "warmup=1", "checkpoint_every=1", "curve_every=1"]
+settings = ["channels=8", "multipliers=1", "blocks=1", "attention=", "steps=2", "batch=4", "warmup=1"]
+settings += ["checkpoint_every=1", "curve_every=1"]
 time.sleep(float(wait))
 configuration = with_overrides(catalog.by_name("digits"), [*settings, f"seed={seed}"])
 try:
@@ -42,7 +43,7 @@ def test_whoever_trained_last_left_all_files_of_the_folder(tmp_path):
     folder = tmp_path / "run"
     for _ in range(ROUNDS):
         seeds = draw.sample(range(5), 2)
-        waits = [0.0, draw.uniform(0, 0.5)]
+        waits = [0.0, draw.uniform(0, 0.3)]
         choices = [draw.choice(["overwrite", "overwrite", "resume"]) for _ in range(2)]
         asked = list(zip(seeds, waits, choices, strict=True))
         started = [python(["-c", SCRIPT, folder, *one], environment) for one in asked]

@@ -68,6 +68,19 @@ def test_unbiased_estimates_average_to_zero_for_one_distribution(distance):
 
 
 @pytest.mark.parametrize("distance", [energy_distance, mmd])
+def test_large_sets_are_taken_in_blocks_of_rows(distance, monkeypatch):
+    a, b = normal(50, 2, 0), normal(37, 2, 1)
+    expected = distance(a, b)
+    most, cdist = [], torch.cdist
+    monkeypatch.setattr(two_sample, "AT_ONCE", 120)
+    monkeypatch.setattr(two_sample, "cdist_mode", lambda a, b: two_sample.DIFFERENCES)
+    monkeypatch.setattr(torch, "cdist", lambda a, b, **kw: most.append(len(a) * len(b)) or cdist(a, b, **kw))
+    assert distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert max(most) <= 120
+    assert sum(most) == 50 * 50 + 37 * 37 + 50 * 37
+
+
+@pytest.mark.parametrize("distance", [energy_distance, mmd])
 def test_estimates_against_loops_over_pairs(distance):
     a, b = normal(5, 2, 0).double(), normal(4, 2, 1).double()
     gap = {

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from matplotlib.figure import Figure
 
+from fmcore.experiments import sealed
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.papers import measurements
 from fmcore.papers.measurements import KINDS, Kind
@@ -49,7 +50,8 @@ def test_every_measurement_has_a_kind_and_its_own_name():
 def test_a_folder_holds_the_record_and_the_picture_alone(made, tmp_path):
     folder = tmp_path / "runs" / "one"
     record = measurements.measure_run(made.configuration, folder, progress=False)
-    assert record == json.loads((folder / "record.json").read_text()) == {"values": 7}
+    assert record == sealed.read(folder / "record.json") == {"values": 7}
+    assert sealed.is_sealed(json.loads((folder / "record.json").read_text()))
     assert {file.name for file in folder.iterdir()} == {made.picture, "record.json"}
     assert (folder / made.picture).read_bytes().startswith(b"\x89PNG")
     assert made.calls == [("measure", made.configuration, False), ("figure", 7)]
@@ -80,7 +82,14 @@ def test_a_picture_that_fails_leaves_the_record(made, tmp_path, monkeypatch):
     )
     with pytest.raises(RuntimeError, match="no picture"):
         measurements.measure_run(made.configuration, tmp_path)
-    assert json.loads((tmp_path / "record.json").read_text()) == {"values": 7}
+    assert sealed.read(tmp_path / "record.json") == {"values": 7}
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_measured(made, tmp_path):
+    (tmp_path / "record.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"cannot write .*record.json"):
+        measurements.measure_run(made.configuration, tmp_path, overwrite=True)
+    assert made.calls == []
 
 
 def test_a_small_collapse_from_name_to_printed_values(tmp_path, capsys):

@@ -28,7 +28,7 @@ from fmcore.atomic import write_file
 from fmcore.data.images import ImageData
 from fmcore.experiments import records, sealed
 from fmcore.experiments.config.experiment import Configuration
-from fmcore.experiments.config.overrides import without_place
+from fmcore.experiments.config.overrides import flat, without_place
 from fmcore.experiments.run import fitted_source, pruning_axes, same_data
 from fmcore.experiments.run.fitted_source import FittedSource
 from fmcore.experiments.run.folder import CHECKPOINT, RECORD, WEIGHTS, begin, check_folder, write_configuration
@@ -77,7 +77,7 @@ def train_run(
             other images, or if there is nothing to prune.
     """
     with distributed.session(distributed.local_device()), distributed.in_first(locked(folder)):
-        distributed.check_equal("the experiment", without_place(configuration))
+        distributed.check_equal("the experiment", flat(without_place(configuration)))
         images = load_data(configuration)
         train_on = training_images(configuration, images)
         settings = configuration.training
