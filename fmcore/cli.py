@@ -163,6 +163,8 @@ def sample(
     out: Annotated[Path, arg(metavar="FILE")] = Path("samples.png"),
     seed: Annotated[int, arg(metavar="N")] = 0,
     pruned: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    label: Annotated[str | None, arg(metavar="CLASS")] = None,
+    guidance: Annotated[float | None, arg(metavar="SCALE")] = None,
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Draw new images from a finished run.
@@ -175,6 +177,8 @@ def sample(
         n: How many images.
         out: The picture to write; its ending chooses the format.
         seed: Seed of the noise that the images start from.
+        label: Of one class, by its name or number, where the network knows classes; all of them unless told otherwise.
+        guidance: 1 for a class as it is, more to exaggerate it; the run's guidance_scale unless told otherwise.
         pruned: Start without the directions in which there are no data, by prune_tau and prune_threshold.
         overwrite: Replace a picture that is there.
     """
@@ -197,10 +201,14 @@ def sample(
     with kept.picture(out):
         loaded = Run(run, overrides)
         start = loaded.pruned()[0] if pruned else None
+        labels = samples.classes_asked(loaded, n, label, guidance)
+        # Of all classes in turn, each has a column.
+        columns = loaded.data.num_classes if labels is not None and label is None else None
         nfe, files = 0.0, []
-        for number, part in enumerate(samples.drawn(loaded, n, torch.Generator().manual_seed(seed), start), 1):
+        parts = samples.drawn(loaded, n, torch.Generator().manual_seed(seed), start, labels, guidance)
+        for number, part in enumerate(parts, 1):
             files.append(numbered(out, number))
-            save_grid(part.images, files[-1], loaded.data.levels)
+            save_grid(part.images, files[-1], loaded.data.levels, columns)
             nfe += float(part.nfe.sum()) / n
     more = f" and {len(files) - 1} more, up to {files[-1].name}" if len(files) > 1 else ""
     print(f"wrote {n} images to {out}{more} (NFE {nfe:.0f})")

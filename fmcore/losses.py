@@ -8,6 +8,7 @@ or a bank of points, follows x1. They differ in what the model's output means:
     exact_flow_matching         velocity    || v(x_t, t) - u(x_t, t) ||^2, for a known marginal velocity u
     empirical_flow_matching     velocity    || v(x_t, t) - u_M(x_t, t) ||^2, u_M that of x1 and M - 1 more data points
     noise_prediction            noise       || e(x_t, t) - x0 ||^2
+    data_prediction             data        || f(x_t, t) - x1 ||^2
     score_matching              score       sigma^2 || s(x_t, t) + x0 / sigma ||^2
     score_flow                  score       g^2 || s(x_t, t) + x0 / sigma ||^2
 """
@@ -169,6 +170,24 @@ def noise_prediction(
     """
     xt, t = _point(path, x0, x1, t, generator)
     return _mean_square(_output(model, xt, t), x0, t, weight)
+
+
+@path_second
+def data_prediction(
+    model: Velocity,
+    path: AffinePath,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | float | None = None,
+    weight: Weight | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Data prediction, E || f(x_t, t) - x1 ||^2: the network is a denoiser (Karras et al. 2022, unweighted).
+
+    Arguments as :func:`conditional_flow_matching`; the model predicts x1. ``velocity.from_data`` turns it into a flow.
+    """
+    xt, t = _point(path, x0, x1, t, generator)
+    return _mean_square(_output(model, xt, t), x1, t, weight)
 
 
 @path_second

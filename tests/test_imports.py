@@ -21,7 +21,7 @@ ORDER = [
     ["data", "sources"],
     ["couplings"],
     ["paths"],
-    ["velocity"],
+    ["velocity", "time_sampling"],
     ["guidance"],
     ["closed_form"],
     ["losses"],

@@ -114,6 +114,27 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert (tmp_path / "run.pt").read_bytes() == content
 
 
+def test_a_finished_run_may_last_longer_where_the_rate_stays(tmp_path):
+    constant = replace(CONFIG, decay="none")
+    whole = run(constant)
+    run(replace(constant, steps=6), checkpoint=tmp_path / "run.pt")
+    longer = run(constant, checkpoint=tmp_path / "run.pt", resume=True)
+    assert_same_weights(whole.model.state_dict(), longer.model.state_dict())
+    assert_same_weights(whole.ema.state_dict(), longer.ema.state_dict())
+    assert torch.equal(whole.losses, longer.losses)
+    assert longer.notes == (f"more steps after step 6: {CONFIG.steps} in all",)
+    with pytest.raises(ValueError, match=f"steps \\(was {CONFIG.steps}, now 6\\)"):
+        run(replace(constant, steps=6), checkpoint=tmp_path / "run.pt", resume=True)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_nor_may_one_whose_rate_would_have_been_another(tmp_path, decay):
+    config = replace(CONFIG, decay=decay, steps=6)
+    run(config, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="steps \\(was 6, now 9\\)"):
+        run(replace(config, steps=9), checkpoint=tmp_path / "run.pt", resume=True)
+
+
 def test_an_old_checkpoint_is_neither_overwritten_nor_resumed_by_accident(tmp_path):
     run(checkpoint=tmp_path / "run.pt")
     with pytest.raises(FileExistsError, match="resume from it, delete it, or name another file"):

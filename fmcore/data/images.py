@@ -52,6 +52,11 @@ class ImageData:
         """Number of different labels, 0..num_classes - 1."""
         return len(self.classes) or int(self.train_labels.max()) + 1
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label; its number where the data set gives none."""
+        return self.classes or tuple(map(str, range(self.num_classes)))
+
     def scaled(self, images: Tensor) -> Tensor:
         """The middle of each pixel's bin, float32 in (-1, 1); see `scale`."""
         return scale(images, self.levels)

@@ -18,8 +18,14 @@ MOST_IMAGES = 10_000  # in one picture; of digits that is 9,000 pixels square
 INK, MUTED = "#1F2328", "#6E7781"
 
 
-def save_grid(images: Tensor, file: Path, levels: int) -> None:
-    """Save whole-number images (n, C, H, W) as one nearly square picture, whose format follows from the file's name.
+def save_grid(images: Tensor, file: Path, levels: int, columns: int | None = None) -> None:
+    """Save whole-number images (n, C, H, W) as one picture, whose format follows from the file's name.
+
+    Args:
+        images: in rows, from left to right.
+        file: to write.
+        levels: grey levels.
+        columns: images in a row; None for a nearly square picture.
 
     Raises:
         ValueError: for more than 10,000 images; `save_grids` makes several pictures of them.
@@ -32,7 +38,7 @@ def save_grid(images: Tensor, file: Path, levels: int) -> None:
             f"images[:{MOST_IMAGES}], or make several pictures with save_grids"
         )
 
-    columns = max(1, round(len(images) ** 0.5))
+    columns = columns or max(1, round(len(images) ** 0.5))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(0.6 * columns + 0.2, 0.6 * rows + 0.2), layout="constrained")
     show(figure.add_subplot(), tiled(images, columns), None, levels)

@@ -4,6 +4,7 @@
 |---|---|
 | `solve` | the ordinary differential equation dx/dt = v(x, t), by torchdiffeq |
 | `solve_sde` | the stochastic equation that shares the marginals of the flow, by Euler-Maruyama |
+| `bounded_diffusion` | a diffusion for it that is finite on every path |
 | `SolveError` | what a solve that cannot go on raises |
 | `Solution` | the end of a solve, its trajectory, and the network evaluations that it took (NFE) |
 
@@ -14,7 +15,7 @@ from fmcore.solvers.counted import MAX_NFE, CountedVelocity
 from fmcore.solvers.errors import NOT_FINITE, SolveError
 from fmcore.solvers.grid import FIXED_STEP, METHODS, check_method, time_dtype, time_grid
 from fmcore.solvers.ode import Solution, integrate, solve
-from fmcore.solvers.sde import solve_sde
+from fmcore.solvers.sde import bounded_diffusion, solve_sde
 from fmcore.solvers.training_mode import warn_of_training_mode
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "CountedVelocity",
     "Solution",
     "SolveError",
+    "bounded_diffusion",
     "check_method",
     "integrate",
     "solve",

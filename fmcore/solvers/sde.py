@@ -26,6 +26,7 @@ def solve_sde(
     scale: float | Callable[[Tensor], Tensor] = 1.0,
     times: Sequence[float] | Tensor | None = None,
     generator: torch.Generator | None = None,
+    diffusion: Callable[[Tensor], Tensor] | None = None,
 ) -> Solution:
     """Solve the stochastic equation that shares the flow's marginals, by Euler-Maruyama with equal steps.
 
@@ -45,6 +46,8 @@ def solve_sde(
         scale: multiplies g; any scale(t) >= 0 keeps the marginals, so a function of t is allowed. Paths with
             alpha(0) = 0 have infinite g at t = 0: start later, or give a scale function that vanishes there.
         times: (T,) monotone times on the grid at which to keep the state.
+        diffusion: g(t) itself in place of ``path.diffusion``, with which ``scale`` is multiplied; for example
+            :func:`bounded_diffusion`, which is finite on every path.
         generator: draws the Brownian increments, on the device of x0.
 
     Raises:
@@ -57,6 +60,7 @@ def solve_sde(
     check_start(x0)
     check_generator(generator, x0.device)
     grid, kept = time_grid(t0, t1, steps, times)
+    of_path = path.diffusion if diffusion is None else diffusion
     direction = 1.0 if t1 > t0 else -1.0
     function = CountedVelocity(velocity, t0, t1, adaptive=False, dtype=x0.dtype)
     if x0.numel() == 0:
@@ -70,7 +74,7 @@ def solve_sde(
                 break
             t, step = grid[i].to(x), float(grid[i + 1] - grid[i])
             factor = torch.as_tensor(scale(t) if callable(scale) else scale).to(t)
-            g = factor * path.diffusion(t) if factor != 0 else factor  # zero wins over an infinite diffusion
+            g = factor * of_path(t) if factor != 0 else factor  # zero wins over an infinite diffusion
             if not torch.isfinite(g):
                 raise ValueError(
                     f"the diffusion of the {path.name} path is not finite at t = {float(t):g}: start at a small "
@@ -84,3 +88,17 @@ def solve_sde(
     if times is None:
         return Solution(end, function.nfe, grid[[0, -1]])
     return Solution(end, function.nfe, grid[kept], torch.stack(trajectory).to(x0.dtype))
+
+
+def bounded_diffusion(path: AffinePath, scale: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """The diffusion g(t) = sqrt(2 scale sigma_t), which is finite at all times of every path (Ma et al. 2024, SiT).
+
+    With it the term of the score in :func:`solve_sde` is -scale E[x0 | x_t], so nothing is divided by sigma_t near the
+    data, nor by alpha_t near the source. Scale 0 is the flow.
+
+    Raises:
+        ValueError: for a scale that is negative or not finite.
+    """
+    if not 0 <= scale < math.inf:
+        raise ValueError(f"scale is {scale}: it multiplies the variance of the noise, and is a number from 0")
+    return lambda t: (2 * scale * path.sigma(t)).sqrt()

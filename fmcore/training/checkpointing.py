@@ -20,6 +20,8 @@ from fmcore.training.step import Step
 Keep = Callable[[int, nn.Module], None]
 # What fields of a configuration were called when older checkpoints were written.
 RENAMED = {"coupled": "coupling_batch"}
+# Fields that came later, with what was done before there was a choice.
+ADDED: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
 
 
 @dataclass(eq=False)
@@ -45,10 +47,13 @@ class Checkpointer:
         if not resume:
             raise FileExistsError(f"{self.path} exists: resume from it, delete it, or name another file")
         state = load_checkpoint(self.path)
-        state["config"] = {RENAMED.get(name, name): value for name, value in state["config"].items()}
+        state["config"] = ADDED | {RENAMED.get(name, name): value for name, value in state["config"].items()}
         asked = asdict(config)
         if config.minutes is not None:  # the steps that fit into them were set then
             asked["steps"] = state["config"]["steps"]
+        elif config.decay == "none" and config.steps > state["config"]["steps"]:  # it may last longer: no rate changes
+            asked["steps"] = state["config"]["steps"]
+            state["notes"] = [*state["notes"], f"more steps after step {asked['steps']}: {config.steps} in all"]
         check_same(state["config"], asked, f"{self.path} was made")
         self.check_belongs(state.get("belongs_to"))
         return state

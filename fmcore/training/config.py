@@ -21,12 +21,16 @@ class TrainingConfig:
         decay: what it does afterwards, until the last step: falls to 0 linearly, as a half cosine, or not at all. See
             `fmcore.training.schedule.learning_rate`.
         ema: decay of the exponential moving average of the weights; the first steps use a smaller one (`ema_decay`).
-        clip: largest norm of the gradient; larger ones are scaled down to it.
+        beta1, beta2: decay of Adam's averages of the gradient and of its square.
+        weight_decay: by which the weights shrink at each step, times the rate (AdamW, Loshchilov and Hutter 2019).
+        clip: largest norm of the gradient; larger ones are scaled down to it. None leaves them as they are.
         seed: of the order of the images and of all noise.
         checkpoint_every: steps between checkpoints.
         precision: of a network with float32 weights. "fp32": float32 throughout. "tf32": products inside convolutions
             and matrix multiplications of an NVIDIA GPU keep 10 bits of the mantissa; elsewhere the same as fp32.
             "bf16": bfloat16 autocast (faster where the hardware has it, far slower elsewhere), TF32 for the rest.
+            "auto": bf16 if a trial shows that it is faster here; for runs of experiments, which settle it
+            (`fmcore.experiments.run.precision`).
         accumulate: micro-batches per step, over all processes. Each process takes its share of them, one after the
             other, so none has more than about batch / accumulate images in memory at once; the gradient is that of the
             whole batch. Rounded up to a multiple of the number of processes.
@@ -47,10 +51,13 @@ class TrainingConfig:
     warmup: int = 100
     decay: Literal["none", "linear", "cosine"] = "none"
     ema: float = 0.999
-    clip: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
     seed: int = 0
     checkpoint_every: int = 500
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "auto"] = "fp32"
     accumulate: int = 1
     coupling_batch: int | None = None
     channels_last: bool = False
@@ -62,9 +69,15 @@ class TrainingConfig:
         for name in ("steps", "batch", "checkpoint_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be above 0, or none to leave gradients as they are; got {self.clip}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a decay in [0, 1); got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be a number from 0, got {self.weight_decay}")
         if self.warmup < 0 or self.seed < 0:
             raise ValueError(f"warmup and seed must not be negative, got {self.warmup} and {self.seed}")
         if not 0 <= self.ema < 1:

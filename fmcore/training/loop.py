@@ -136,7 +136,8 @@ def train(
         step, history = Step(model, objective, parts, config, dropout), History()
         if state is not None:
             checkpoints.restore(state, step, history)
-            step.config = config = replace(config, steps=state["config"]["steps"])
+            if config.minutes is not None:
+                step.config = config = replace(config, steps=state["config"]["steps"])
             state = None  # as large as the network, the average and Adam's moments together
         steps = Steps(config, len(history.losses), device, ahead)
         batches = stack.enter_context(closing(feed(data, config, steps, parts, device, prepare, ahead)))

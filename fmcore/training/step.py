@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,7 +49,14 @@ class Step:
         self.device = next(model.parameters()).device
         self.noise, self.dropout = torch.Generator(self.device), dropout
         self.averaged = AveragedModel(model).eval()
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=self.device.type in ("cpu", "cuda"))
+        adam = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
+        self.optimizer = adam(
+            model.parameters(),
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
 
     def gradient(self, step: int, batch: list[Any]) -> Tensor:
         """Leave the clipped gradient of the whole batch's loss in the weights' ``grad``.
@@ -70,7 +78,8 @@ class Step:
                 # over processes the mean of the gradients is taken: make it their sum
                 (share * distributed.processes()).backward()
             value += share.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        most = math.inf if self.config.clip is None else self.config.clip
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), most)
         return torch.stack([distributed.total(value), norm.float()])
 
     def update(self, step: int) -> None:

@@ -11,10 +11,12 @@ from fmcore.data import to_uint8
 from fmcore.experiments import drawing
 from fmcore.experiments.evaluate import pictures
 from fmcore.experiments.evaluate.exact_velocity import Hybrids
+from fmcore.experiments.run.samples import Samples
 from fmcore.training import seeded_generator
 from tests.experiments.made_run import MadeRun
 
 GENERATED = torch.randint(17, (20, 1, 8, 8), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+SAMPLES = Samples(GENERATED, torch.full((20,), 7.0))
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def grey(images):
 
 def test_generated_images_stand_beside_real_ones(figures, tmp_path):
     run = MadeRun(tmp_path, "method=euler", "solver_steps=3")
-    pictures.samples_figure(run, GENERATED, 7, tmp_path / "samples.png", columns=4)
+    pictures.samples_figure(run, SAMPLES, tmp_path / "samples.png", columns=4)
     drawn, real, _ = figures[0].axes
     assert [axes.get_title(loc="left") for axes in (drawn, real)] == [
         "generated (7 network evaluations)",
@@ -50,7 +52,7 @@ def test_generated_images_stand_beside_real_ones(figures, tmp_path):
 
 def test_three_samples_come_from_noise_to_where_the_flow_leads(figures, tmp_path):
     run = MadeRun(tmp_path, velocity=lambda x, t: -0.5 + 0 * x, experiment="lipman2023/digits/fm_ot")
-    pictures.samples_figure(run, GENERATED, 7, tmp_path / "samples.png", columns=2)
+    pictures.samples_figure(run, SAMPLES, tmp_path / "samples.png", columns=2)
     path = figures[0].axes[2]
     assert path.get_title(loc="left") == "from noise to images"
     shown = images_in(path, 15, 5).reshape(3, 5, 8, 8)
@@ -68,7 +70,7 @@ def test_three_samples_come_from_noise_to_where_the_flow_leads(figures, tmp_path
 def test_without_matplotlib_the_two_squares_are_there(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     run = MadeRun(tmp_path, velocity=None)  # and nothing is drawn from the flow
-    pictures.samples_figure(run, GENERATED, 7, tmp_path / "samples.png", columns=2)
+    pictures.samples_figure(run, SAMPLES, tmp_path / "samples.png", columns=2)
     monkeypatch.undo()
     picture = imread(tmp_path / "samples.png")[..., 0]
     times = round(1000 / 40)  # two sheets of 2 (8 + 1) + 1 pixels, and a gap of 2
@@ -83,7 +85,7 @@ def test_without_matplotlib_the_two_squares_are_there(monkeypatch, tmp_path):
 
 def test_no_more_images_are_shown_than_there_are(figures, tmp_path):
     run = MadeRun(tmp_path, "method=euler", "solver_steps=1")
-    pictures.samples_figure(run, GENERATED[:3], 1, tmp_path / "samples.png", columns=4)
+    pictures.samples_figure(run, Samples(GENERATED[:3], torch.ones(3)), tmp_path / "samples.png", columns=4)
     for axes in figures[0].axes[:2]:
         assert np.asarray(axes.images[0].get_array()).shape == (10, 37)  # one row of four, the last of them empty
         assert (images_in(axes, 4, 4)[3] == 1).all()
@@ -108,3 +110,16 @@ def test_sheets_have_white_between_images():
     assert sheet.shape == (1, 7, 7)
     assert sheet.isnan().sum() == 49 - 3 * 4
     assert sheet[0, 1:3, 4:6].tolist() == [[0, 0], [0, 0]]
+
+
+def test_of_a_network_that_knows_classes_each_has_a_column(figures, tmp_path):
+    run = MadeRun(tmp_path, "method=euler", "solver_steps=3")
+    labels = torch.arange(20).flip(0) % 10
+    pictures.samples_figure(
+        run, Samples(GENERATED, torch.full((20,), 7.0), labels), tmp_path / "samples.png", columns=2
+    )
+    drawn, real, _ = figures[0].axes
+    np.testing.assert_allclose(images_in(drawn, 20, 10)[3], grey(GENERATED[labels == 3])[0], atol=1e-6)
+    np.testing.assert_allclose(images_in(drawn, 20, 10)[13], grey(GENERATED[labels == 3])[1], atol=1e-6)
+    sevens = run.data.held_out[run.data.held_out_labels == 7]
+    np.testing.assert_allclose(images_in(real, 20, 10)[[7, 17]], grey(sevens[:2]), atol=1e-6)

@@ -405,3 +405,18 @@ def test_a_short_training_beats_a_gaussian(tmp_path):
         atol=0.01,
     )
     assert found.value < float(simple_models.gaussian_bits_per_dim(run.data, generator)[:40].mean())
+
+
+def test_a_run_goes_on_for_more_steps_and_is_another_afterwards(tmp_path):
+    few = with_overrides(catalog.by_name("digits"), ["channels=8", "attention=", "steps=2", "batch=8", "decay=none"])
+    more = with_overrides(few, ["steps=4"])
+    train_run(few, tmp_path / "run", progress=False)
+    train_run(more, tmp_path / "run", resume=True, progress=False)
+    train_run(more, tmp_path / "whole", progress=False)
+    one, other = (Run(tmp_path / name) for name in ("run", "whole"))
+    for name, value in one.network.state_dict().items():
+        assert torch.equal(value, other.network.state_dict()[name])
+    assert one.record()["training"]["notes"] == ["more steps after step 2: 4 in all"]
+    assert one.record()["training"]["steps"] == 4
+    with pytest.raises(ValueError, match=r"training.steps \(was 4, now 2\)"):
+        train_run(few, tmp_path / "run", resume=True, progress=False)

@@ -141,11 +141,12 @@ def test_samples_are_those_of_one_solve_in_batches_that_fit(tmp_path, short):
     run, sizes = MadeRun(tmp_path, "method=heun", "solver_steps=3"), []
     x0 = run.source.sample(1500, torch.Generator().manual_seed(0))
 
-    def one(x):
+    def one(x, place):
+        assert len(x) == place.stop - place.start
         sizes.append(len(x))
         return solve(run.velocity, x, t1=run.path.t_max, method="heun", steps=3, times=[0, 1 / 3, run.path.t_max][::2])
 
-    found = in_batches.in_batches(one, run.velocity, x0, run.device)
+    found = in_batches.in_batches(one, lambda place: run.velocity, x0, run.device)
     assert sum(sizes) == 1500
     assert 1 < max(sizes) < 1000
     whole = solve(run.velocity, x0, t1=run.path.t_max, method="heun", steps=3, times=[0, run.path.t_max])
@@ -153,7 +154,7 @@ def test_samples_are_those_of_one_solve_in_batches_that_fit(tmp_path, short):
     torch.testing.assert_close(found.x, whole.x)
     torch.testing.assert_close(found.trajectory, whole.trajectory)
     sizes.clear()
-    in_batches.in_batches(one, run.velocity, x0[:64], run.device)
+    in_batches.in_batches(one, lambda place: run.velocity, x0[:64], run.device)
     assert sizes == [64]
 
 

@@ -464,8 +464,8 @@ PLANTED = (
     Mutant(
         "metrics: MMD with the biased estimate",
         "fmcore/metrics/two_sample.py",
-        "(values.sum() - values.trace())",
-        "values.sum()",
+        "(total(x, x, mode, kernel) - len(x))",
+        "total(x, x, mode, kernel)",
         ("tests/metrics/test_two_sample.py",),
     ),
     Mutant(
@@ -578,8 +578,8 @@ PLANTED = (
     Mutant(
         "run: a kept network is loaded in training mode",
         "fmcore/experiments/run/pretrained.py",
-        "(channels, height, width)).eval().requires_grad_(False)",
-        "(channels, height, width)).requires_grad_(False)",
+        "len(classes)).eval().requires_grad_(False)",
+        "len(classes)).requires_grad_(False)",
         ("tests/test_training_step.py", "tests/experiments/test_pretrained.py"),
     ),
     Mutant(
@@ -592,7 +592,7 @@ PLANTED = (
     Mutant(
         "run: train_images are the first ones",
         "fmcore/experiments/run/training_batch.py",
-        "images.train[torch.randperm(len(images.train), generator=generator)[:count]]",
+        "torch.randperm(len(images.train), generator=generator)[:count]",
         "images.train[:count]",
         ("tests/papers/test_bertrand2025.py", "tests/experiments/test_train_and_evaluate.py"),
     ),

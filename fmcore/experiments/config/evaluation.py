@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +16,16 @@ class EvaluationConfig:
     """How samples are drawn and what is measured.
 
     Attributes:
-        method, solver_steps, rtol, atol: the solver; solver_steps is for fixed-step methods only.
+        method, solver_steps, rtol, atol: the solver; solver_steps is for all methods but dopri5. "sde" is the
+            stochastic equation that shares the flow's marginals, by Euler-Maruyama; bits/dim are still the flow's.
+        sde_scale: of its noise, g(t)^2 = 2 sde_scale sigma_t; see `fmcore.solvers.bounded_diffusion`.
         solver_batch: images solved together, for samples and bits/dim. An adaptive solver chooses its steps for the
             whole batch, so NFE depends on it (a little). It is also the unit in which processes share the work.
         sample_precision: of the network while it samples. "bf16" is bfloat16 autocast, for a solver with fixed steps:
             an adaptive one would take the rounding for error. Everything else is measured in float32.
         sample_compile: compile the network for sampling with torch.compile; worth its minute for thousands of images.
+        guidance_scale: of a network that knows classes: 0 ignores the class, 1 samples it as it is, more exaggerates
+            it at twice the evaluations; see `fmcore.guidance`.
         generated_sets: how many sets of images are generated, at least two, to show a spread.
         set_images: images of a set; none for as many as are held out. A Frechet distance is biased by the number of
             images, so generated and held-out images are compared with the training split in equal numbers.
@@ -53,13 +58,15 @@ class EvaluationConfig:
 
     __pydantic_config__ = EXTRA_FORBIDDEN
 
-    method: Literal["dopri5", "euler", "midpoint", "heun", "rk4"] = "dopri5"
+    method: Literal["dopri5", "euler", "midpoint", "heun", "rk4", "sde"] = "dopri5"
     solver_steps: int | None = None
+    sde_scale: float = 1.0
     rtol: float = 1e-5
     atol: float = 1e-5
     solver_batch: int = 1000
     sample_precision: Literal["fp32", "bf16"] = "fp32"
     sample_compile: bool = False
+    guidance_scale: float = 1.0
     generated_sets: int = 3
     set_images: int | None = None
     likelihood_images: int | None = None
@@ -102,6 +109,8 @@ class EvaluationConfig:
             if value is not None and value < bound:
                 why = ", to show a spread" if name == "generated_sets" else ""
                 raise ValueError(f"{name} must be at least {bound}{why}; got {value}")
+        if not 0 <= self.sde_scale < math.inf or (self.sde_scale != 1 and self.method != "sde"):
+            raise ValueError(f"sde_scale={self.sde_scale} with method={self.method}: a number from 0, for method=sde")
         for name, value in (("likelihood_images", self.likelihood_images), ("velocity_pairs", self.velocity_pairs)):
             if value == 1:
                 raise ValueError(f"{name} must be 0, to leave it out, or at least 2, to show a spread; got 1")
@@ -146,6 +155,11 @@ class EvaluationConfig:
             raise ValueError(
                 f"{source.words} has another exact velocity than velocity_pairs and hybrid_switches know: "
                 "leave them out"
+            )
+        if self.method == "sde" and not source.is_plain:
+            raise ValueError(
+                f"method=sde with {source.words}: the score follows from the velocity for a standard Gaussian source "
+                "alone; choose a solver of the flow, for example method=heun solver_steps=25"
             )
         if self.likelihood_images != 0 and not source.has_uniform_direction:
             raise ValueError(

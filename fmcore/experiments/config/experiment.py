@@ -15,6 +15,7 @@ from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, flat, to_dict
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.paths import AffinePath
 from fmcore.settings import checked
+from fmcore.time_sampling import logit_normal, shifted
 from fmcore.training import TrainingConfig
 
 # Losses whose network is the velocity itself.
@@ -60,6 +61,12 @@ class Configuration:
             rectified flow.
         coupling: which source sample meets which image in a batch.
         loss: what the network predicts; see `fmcore.losses`.
+        times: which times the network is trained at, uniform or logit_normal; see `fmcore.time_sampling`. Likelihoods
+            and sampling do not depend on it.
+        times_mean, times_std: of the logits.
+        times_shift: moves times towards the source (above 1) or the data.
+        times_uniform: the share of times that is uniform all the same, so that none is missed.
+        weight: of the squared error, for conditional flow matching: as of the velocity, the noise or the data.
         bank: M of empirical flow matching, the number of points in the closed form that is its target: the image of a
             row and M - 1 further training images, drawn with replacement for each micro-batch. None with other losses.
         train_images: train on this many images of the training split, drawn by the training seed (more images contain
@@ -67,6 +74,11 @@ class Configuration:
         dequantize: put each pixel at a random place in its bin, so that images have a density. Without, pixels are in
             the middle of their bins, and the training set is the finite one of the closed form.
         flips: mirror each training image with probability 1/2. Reference images are never mirrored.
+        labels: tell the network the class of each image; samples are then drawn by class. Mini-batch transport pairs
+            within classes.
+        label_dropout: probability with which a training image's class is kept from the network, so that it learns the
+            velocity of all classes together too, which guidance needs; see `fmcore.guidance`.
+        start_from: a weights file of a network of this shape, at which the training starts.
     """
 
     __pydantic_config__ = EXTRA_FORBIDDEN
@@ -78,12 +90,26 @@ class Configuration:
     sigma_min: float = 0.0
     coupling: Literal["independent", "minibatch_ot"] = "independent"
     loss: Literal[
-        "conditional_flow_matching", "empirical_flow_matching", "noise_prediction", "score_matching", "score_flow"
+        "conditional_flow_matching",
+        "empirical_flow_matching",
+        "noise_prediction",
+        "data_prediction",
+        "score_matching",
+        "score_flow",
     ] = "conditional_flow_matching"
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    times_mean: float = 0.0
+    times_std: float = 1.0
+    times_shift: float = 1.0
+    times_uniform: float = 0.0
+    weight: Literal["none", "noise", "data"] = "none"
     bank: int | None = None
     train_images: int | None = None
     dequantize: bool = True
     flips: bool = False
+    labels: bool = False
+    label_dropout: float = 0.1
+    start_from: str | None = None
     source: SourceConfig = field(default_factory=SourceConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -100,6 +126,8 @@ class Configuration:
         self.evaluation.check_snapshots(self.training.checkpoint_every)
         self.evaluation.check_source(self.source, self.path)
         self.evaluation.check_exact_velocity(self.dequantize, self.coupling)
+        self._check_labels()
+        self._check_times()
 
     def _check_path(self) -> None:
         """Raise ValueError if the path has another's parameter, or a wrong one."""
@@ -120,11 +148,44 @@ class Configuration:
                 "that of independent pairs, so use coupling=independent"
             )
         start = self.build_path().alpha(torch.zeros(()))
-        if self.loss not in VELOCITY_LOSSES and float(start) == 0:
+        if self.loss not in (*VELOCITY_LOSSES, "data_prediction") and float(start) == 0:
             raise ValueError(
                 f"loss={self.loss} says nothing about the velocity at t = 0 of the {self.path} path, which is pure "
                 "noise there: use path=variance_preserving, or loss=conditional_flow_matching"
             )
+
+    def _check_labels(self) -> None:
+        """Raise ValueError if labels are asked for together with what knows no classes, or guidance without labels."""
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout is a probability from 0 to 1, got {self.label_dropout}")
+        if not self.labels:
+            if self.evaluation.guidance_scale != 1:
+                raise ValueError(
+                    f"guidance_scale={self.evaluation.guidance_scale} needs a network that knows classes: train with "
+                    "labels=true, or leave it out"
+                )
+            return
+        if self.label_dropout == 0 and self.evaluation.guidance_scale != 1:
+            raise ValueError(
+                f"guidance_scale={self.evaluation.guidance_scale} with label_dropout=0: guidance compares the velocity "
+                "of a class with that of all, which is learned from images without their class; set label_dropout=0.1"
+            )
+        of_all = [name for name in ("velocity_pairs", "hybrid_switches") if getattr(self.evaluation, name)]
+        if self.bank is not None or of_all:
+            raise ValueError(
+                f"labels=true with {', '.join(of_all) or f'bank={self.bank}'}: the closed form there is that of all "
+                "classes together; leave out one of the two"
+            )
+
+    def _check_times(self) -> None:
+        """Raise ValueError if times or their weight are not what the loss can be given."""
+        if self.times == "uniform" and (self.times_mean, self.times_std, self.times_uniform) != (0, 1, 0):
+            raise ValueError("times_mean, times_std and times_uniform belong to times=logit_normal: leave them out")
+        if not 0 <= self.times_uniform < 1:
+            raise ValueError(f"times_uniform is a share from 0 to below 1, got {self.times_uniform}")
+        shifted(logit_normal(0, self.times_mean, self.times_std), self.times_shift)  # which say what is wrong
+        if self.weight != "none" and self.loss != "conditional_flow_matching":
+            raise ValueError(f"weight={self.weight} belongs to loss=conditional_flow_matching: leave it out")
 
     def build_path(self) -> AffinePath:
         """The path, with its parameters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fmcore.training.checkpointing import ADDED as LATER
 from fmcore.training.checkpointing import RENAMED as TRAINING
 
 # Fields that came later, with what was done before there was a choice. These are facts about old runs: a default that
@@ -19,9 +20,21 @@ ADDED: dict[str, Any] = {
     ),
     "source.tau": None,
     "source.threshold": None,
+    "labels": False,
+    "label_dropout": 0.1,
+    "times": "uniform",
+    "times_mean": 0.0,
+    "times_std": 1.0,
+    "times_shift": 1.0,
+    "times_uniform": 0.0,
+    "weight": "none",
+    "start_from": None,
+    **{f"training.{name}": value for name, value in LATER.items()},
     "training.minutes": None,
     "evaluation.sample_precision": "fp32",
     "evaluation.sample_compile": False,
+    "evaluation.guidance_scale": 1.0,
+    "evaluation.sde_scale": 1.0,
     "evaluation.velocity_pairs": 0,
     "evaluation.velocity_times": [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99],
     "evaluation.hybrid_switches": [],

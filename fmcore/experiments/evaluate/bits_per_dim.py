@@ -31,6 +31,7 @@ from fmcore.experiments.run.samples import chunks, together
 from fmcore.likelihood import bits_from_log_prob, log_likelihood
 from fmcore.likelihood.divergence import velocity_and_divergence
 from fmcore.training import seeded_generator
+from fmcore.velocity import Velocity
 
 if TYPE_CHECKING:
     from fmcore.experiments.run.finished import Run
@@ -59,18 +60,23 @@ class Densities:
         return bits_from_log_prob(log_density, self.dim, self.levels)
 
 
-def densities(run: Run, images: Tensor) -> Densities:
+def densities(run: Run, images: Tensor, labels: Tensor | None = None) -> Densities:
     """Log-densities of whole-number images (n, C, H, W), with the settings of the run, in every process.
 
     Chunks of `solver_batch` images are shared between processes as samples are: noise and result do not depend on how
     many there are.
+
+    Args:
+        run: whose flow.
+        images: of which the densities are taken.
+        labels: (n,) their classes, for densities given these, without guidance; None for those of all images.
     """
-    mine = share(run, images, distributed.rank(), distributed.processes())
+    mine = share(run, images, distributed.rank(), distributed.processes(), labels)
     draws, repeats, nfe = (together(part, run.device) for part in (mine.draws, mine.repeats, mine.nfe))
     return Densities(draws, repeats, nfe, mine.dim, mine.levels)
 
 
-def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densities:
+def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1, labels: Tensor | None = None) -> Densities:
     """The part that one of several processes computes; the rest is zero."""
     settings, levels = run.configuration.evaluation, run.data.levels
     draws = torch.zeros(settings.draws, len(images))
@@ -79,12 +85,15 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
 
     at_once = fitting(run, images)
 
-    def estimate(y: Tensor, probes: str) -> tuple[Tensor, float]:
+    def velocity(place: slice) -> Velocity:
+        return run.velocity if labels is None else run.given(labels[place], guidance=1)
+
+    def estimate(y: Tensor, first: int, probes: str) -> tuple[Tensor, float]:
         # Probes are drawn where y is: a device draws others than the CPU, from the same distribution.
         generator = seeded_generator(settings.evaluation_seed, probes, run.device)
         found = [
             log_likelihood(
-                run.velocity,
+                velocity(slice(first + start, first + start + len(part))),
                 part.to(run.device),
                 cast(Any, run.source),  # one whose density is known: the configuration has seen to it
                 settings.divergence,
@@ -94,7 +103,7 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
                 atol=settings.atol,
                 generator=generator,
             )
-            for part in y.split(at_once)
+            for start, part in zip(range(0, len(y), at_once), y.split(at_once), strict=True)
         ]
         log_prob = torch.cat([part.log_prob for part in found])
         return log_prob.cpu(), sum(part.nfe * len(part.log_prob) for part in found) / len(log_prob)
@@ -103,12 +112,12 @@ def share(run: Run, images: Tensor, rank: int = 0, processes: int = 1) -> Densit
         for draw in range(settings.draws):
             noise = seeded_generator(settings.evaluation_seed, f"dequantization {number} {draw}")
             y = dequantize(images[place], levels, noise)
-            draws[draw, place], calls = estimate(y, f"probes {number} {draw} 0")
+            draws[draw, place], calls = estimate(y, place.start, f"probes {number} {draw} 0")
             nfe[place] += calls / settings.draws
             if draw == 0:
                 repeats[0, place] = draws[0, place]
                 for repeat in range(1, settings.probe_repeats):
-                    repeats[repeat, place], _ = estimate(y, f"probes {number} 0 {repeat}")
+                    repeats[repeat, place], _ = estimate(y, place.start, f"probes {number} 0 {repeat}")
     return Densities(draws, repeats, nfe, images[0].numel(), levels)
 
 
@@ -134,15 +143,15 @@ def log_mean(log_densities: Tensor) -> Tensor:
     return torch.logsumexp(log_densities.double(), dim=0) - math.log(len(log_densities))
 
 
-def summary(found: Densities) -> tuple[dict[str, Any], dict[str, Any]]:
+def summary(found: Densities, name: str = "flow") -> tuple[dict[str, Any], dict[str, Any]]:
     """The rows of bits/dim for a record, and what the record says of their spread and bias."""
     count = len(found.draws)
     one = found.bits(found.draws.double()).mean(dim=0)  # the same expectation as a single draw, with less noise
-    rows = {"flow": records.measurement(one, "held-out images", standard_error=True)}
+    rows = {name: records.measurement(one, "held-out images", standard_error=True)}
     about: dict[str, Any] = {"draws": count, "bits_per_nat": 1 / (found.dim * math.log(2))}
     if count > 1:
         many = found.bits(log_mean(found.draws))
-        rows[f"flow, K = {count}"] = records.measurement(many, "held-out images", standard_error=True)
+        rows[f"{name}, K = {count}"] = records.measurement(many, "held-out images", standard_error=True)
         about["deviation_between_draws"] = pooled_deviation(found.draws) * about["bits_per_nat"]
     if len(found.repeats) > 1:
         about["probe_repeats"] = len(found.repeats)

@@ -3,6 +3,7 @@
 likelihoods     bits/dim of held-out images beside simple models
 frechet         Frechet distances of generated images to the training images, beside those of as many held-out images
 nearest         distances to the nearest training image, and copies
+by_class        what a classifier makes of samples of each class
 curve           the Frechet distance at each snapshot
 euler_budgets   the same for a few Euler steps, from other starts
 exact_velocity  the network beside the exact velocity of its training images
@@ -21,6 +22,7 @@ from fmcore.experiments import records, sealed
 from fmcore.experiments.config.evaluation import EvaluationConfig
 from fmcore.experiments.config.overrides import without_place
 from fmcore.experiments.evaluate import exact_velocity, frechet
+from fmcore.experiments.evaluate.by_class import classes_found
 from fmcore.experiments.evaluate.curve import measured_curve, write_curve
 from fmcore.experiments.evaluate.euler_budgets import measured_budgets
 from fmcore.experiments.evaluate.leaving import check_can_write
@@ -81,6 +83,7 @@ def evaluate_run(run: Run, if_not_written: Callable[[dict[str, Any]], object] | 
         for one in spaces:
             distances |= frechet.measured_distances(one, generated.images, settings.generated_sets)
         nearest = distributed.first(lambda: nearest_distances(run, list(generated.images.split(count)), real))
+        classes = classes_found(run, classifier, generated)
         curve = measured_curve(run, frechet.classifier_only(spaces))
         budgets = measured_budgets(run, spaces[0], generated)
         pictures: list[Callable[[], None]] = []
@@ -94,6 +97,7 @@ def evaluate_run(run: Run, if_not_written: Callable[[dict[str, Any]], object] | 
             "feature_space": "; ".join(one.space.says for one in spaces),
             "classifier_accuracy_on_held_out": None if classifier is None else classifier.accuracy,
             **likelihood,
+            **classes,
             "sampling_seconds": sampling_seconds,
             "likelihood_seconds": likelihood_seconds,
             "wall_seconds": round(time.perf_counter() - started, 2),
@@ -160,7 +164,7 @@ def leave(run: Run, generated: Samples, record: dict[str, Any], pictures: list[C
     records.check_finite(record, run.folder / "record.json")
     for draw in pictures:
         draw()
-    samples_figure(run, generated.images, round(float(generated.nfe.mean())), run.folder / "samples.png")
+    samples_figure(run, generated, run.folder / "samples.png")
     write_curve(record["curve"], run.folder / "curve.csv")
     sealed.write(run.folder / "record.json", record)
 
@@ -180,12 +184,15 @@ def how_samples_were_drawn(run: Run, generated: Samples) -> dict[str, Any]:
         "generated": len(generated.images),
         "generated_sets": settings.generated_sets,
         "source": source_in_words(run),
+        **({"guidance_scale": settings.guidance_scale} if run.configuration.labels else {}),
         "seed": settings.evaluation_seed,
     }
 
 
 def solver(settings: EvaluationConfig) -> str:
     """The solver in words."""
+    if settings.method == "sde":
+        return f"Euler-Maruyama, {settings.solver_steps} steps, g^2 = {2 * settings.sde_scale:g} sigma"
     if settings.solver_steps is None:
         return f"{settings.method}, rtol {settings.rtol:g}, atol {settings.atol:g}"
     return f"{settings.method}, {settings.solver_steps} steps"

@@ -19,14 +19,20 @@ from fmcore.training import seeded_generator
 if TYPE_CHECKING:
     from fmcore.experiments.run.finished import Run
 
+GIVEN = "flow, given the class"
+
 
 def likelihoods(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """How bits/dim were measured, and bits/dim of the run beside simple models; ({...}, {}) if none are wanted."""
     settings, data = run.configuration.evaluation, run.data
     if settings.likelihood_images == 0:
         return {"likelihood": "not measured", "likelihood_images": 0}, {}
-    held_out = data.held_out[spread(len(data.held_out), settings.likelihood_images)]
+    rows = spread(len(data.held_out), settings.likelihood_images)
+    held_out = data.held_out[rows]
     values, about = bits_per_dim.summary(found := bits_per_dim.densities(run, held_out))
+    if run.configuration.labels:
+        given = bits_per_dim.densities(run, held_out, data.held_out_labels[rows])
+        values = bits_per_dim.summary(given, GIVEN)[0] | values
     nfe = float(found.nfe.mean())
     said = {
         "likelihood": f"{len(held_out)} held-out images, {estimate(settings)}, K = {settings.draws}, "

@@ -15,30 +15,38 @@ from fmcore.training import seeded_generator
 if TYPE_CHECKING:
     from fmcore.experiments.evaluate.exact_velocity import Hybrids
     from fmcore.experiments.run.finished import Run
+    from fmcore.experiments.run.samples import Samples
+
+MOST_CLASSES = 12  # that have a column each
 
 
-def samples_figure(run: Run, generated: Tensor, nfe: int, file: Path, columns: int = 8) -> None:
-    """Save a picture: a square of generated images, one of held-out ones, and three samples on their way from noise.
+def samples_figure(run: Run, generated: Samples, file: Path, columns: int = 8) -> None:
+    """Save a picture: a sheet of generated images, one of held-out ones, and three samples on their way from noise.
 
-    Without matplotlib it is the two squares alone.
+    Where the network knows classes, each has a column, of both sheets. Without matplotlib it is the two sheets alone.
     """
-    data = run.data
-    count = min(columns**2, len(generated), len(data.held_out))
+    data, steps = run.data, columns
+    nfe = round(float(generated.nfe.mean()))
+    made, real = generated.images, data.held_out
+    if generated.labels is not None and data.num_classes <= MOST_CLASSES:
+        columns = data.num_classes
+        made, real = made[by_class(generated.labels, columns)], real[by_class(data.held_out_labels, columns)]
+    count = min(columns * min(columns, 8), len(made), len(real))
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        save_squares([generated[:count], data.held_out[:count]], columns, file, data.levels)
+        save_squares([made[:count], real[:count]], columns, file, data.levels)
         return
     figure = Figure(figsize=(9, 6.6), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=[columns, 3.6])
     panels = [
-        (grid[0, 0], generated[:count], columns, f"generated ({nfe} network evaluations)"),
-        (grid[0, 1], data.held_out[:count], columns, "real, held out from training"),
+        (grid[0, 0], made[:count], columns, f"generated ({nfe} network evaluations)"),
+        (grid[0, 1], real[:count], columns, "real, held out from training"),
     ]
     for place, images, across, title in panels:
         show(figure.add_subplot(place), tiled(images, across), title, data.levels)
 
-    times = torch.linspace(0, run.path.t_max, 2 * columns + 1, dtype=torch.float64)
+    times = torch.linspace(0, run.path.t_max, 2 * steps + 1, dtype=torch.float64)
     start = seeded_generator(run.configuration.evaluation.evaluation_seed, "journeys")
     journeys = run.sample(3, start, times=times).trajectory
     assert journeys is not None
@@ -47,9 +55,16 @@ def samples_figure(run: Run, generated: Tensor, nfe: int, file: Path, columns: i
     axes = figure.add_subplot(grid[1, :])
     show(axes, tiled(states.transpose(0, 1).flatten(0, 1), len(times)), "from noise to images", data.levels)
     width = data.shape[2] + 1
-    axes.set_xticks([width * place + width / 2 for place in (0, columns, 2 * columns)], ["t = 0", "t = 1/2", "t = 1"])
+    axes.set_xticks([width * place + width / 2 for place in (0, steps, 2 * steps)], ["t = 0", "t = 1/2", "t = 1"])
 
     save(figure, file)
+
+
+def by_class(labels: Tensor, classes: int) -> Tensor:
+    """Rows in which the classes 0, 1, ..., classes - 1 follow each other, over and over, as long as there are all."""
+    of_each = [torch.nonzero(labels == label).flatten() for label in range(classes)]
+    least = min(len(rows) for rows in of_each)
+    return torch.stack([rows[:least] for rows in of_each], dim=1).flatten()
 
 
 def hybrids_figure(run: Run, samples: Hybrids, file: Path, starts: int = 4) -> None:

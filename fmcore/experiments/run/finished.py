@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from fmcore.experiments.run import fitted_source, pruning_axes, same_data
 from fmcore.experiments.run.folder import CONFIG, RECORD, WEIGHTS, is_sealed, read_configuration
 from fmcore.experiments.run.identity import Identity, identity
 from fmcore.experiments.run.in_batches import in_batches
-from fmcore.experiments.run.network import as_velocity, build_network, for_sampling
+from fmcore.experiments.run.network import as_velocity, build_network, for_sampling, given_classes
 from fmcore.experiments.run.pruning_axes import keep_axes
-from fmcore.experiments.run.training_batch import load_data, training_images
+from fmcore.experiments.run.training_batch import load_data, training_images, training_labels
 from fmcore.experiments.run.weights import load_weights
-from fmcore.solvers import Solution, solve
+from fmcore.solvers import Solution, bounded_diffusion, solve, solve_sde
 from fmcore.sources import Pruned, Source
+from fmcore.velocity import Velocity
 
 
 class Run:
@@ -34,8 +35,10 @@ class Run:
         configuration, data, path: what it was trained on.
         training_images: the images of the training split that it saw, whole numbers.
         device: where it computes.
-        velocity: the learned velocity on the scale of the data, whatever the network predicts, in float32.
+        velocity: the learned velocity on the scale of the data, whatever the network predicts, in float32; of all
+            classes together where it knows classes.
         sampling_velocity: the same, computed as samples are drawn (`sample_precision`, `sample_compile`).
+        fast: the network as it is called for samples.
         fitted: the source of the training.
         source: the distribution that samples start from, on the scale of the data.
         identity: what files of this run belong to.
@@ -71,11 +74,14 @@ class Run:
         self.fitted = fitted_source.of_run(self.configuration, folder, self.data, self.training_images, self.identity)
         self.source = self.fitted.start()
         self.device = distributed.local_device()
-        self.network = build_network(self.configuration, self.data.shape).to(self.device).eval().requires_grad_(False)
+        self.network = build_network(self.configuration, self.data.shape, self.data.num_classes)
+        self.network.to(self.device).eval().requires_grad_(False)
         self.velocity = self.fitted.velocity(as_velocity(self.network, self.configuration))
-        fast = for_sampling(self.network, self.configuration)
+        self.fast = for_sampling(self.network, self.configuration)
         self.sampling_velocity = (
-            self.velocity if fast is self.network else self.fitted.velocity(as_velocity(fast, self.configuration))
+            self.velocity
+            if self.fast is self.network
+            else self.fitted.velocity(as_velocity(self.fast, self.configuration))
         )
         self.digest = self.use_weights(folder / WEIGHTS)
         if self.digest is None and is_sealed(folder):
@@ -120,6 +126,29 @@ class Run:
         axes = distributed.first(lambda: keep_axes(self.data, self.training_images, flips, tau, file, self.identity))
         return fitted_source.pruned_start(self.fitted, threshold, axes)
 
+    def given(self, labels: Tensor, guidance: float | None = None, sampling: bool = False) -> Velocity:
+        """The velocity of samples of these classes, on the scale of the data.
+
+        Args:
+            labels: (B,) whole numbers.
+            guidance: its scale; None for that of the configuration.
+            sampling: computed as samples are drawn, or in float32.
+
+        Raises:
+            ValueError: as `given_classes`.
+        """
+        network, classes = self.fast if sampling else self.network, self.data.num_classes
+        return self.fitted.velocity(given_classes(network, self.configuration, labels, classes, guidance))
+
+    def draw_labels(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Classes for n samples, in the shares that they have among the images trained on; None without classes."""
+        if not self.configuration.labels:
+            return None
+        seen = training_labels(self.configuration, self.data).sort().values
+        # The middles of n equal parts: each class to within one of its share. A random draw would add its own noise.
+        chosen = seen[(2 * torch.arange(n) + 1) * len(seen) // (2 * n)]
+        return chosen[torch.randperm(n, generator=generator)]
+
     def sample(
         self,
         n: int,
@@ -127,6 +156,8 @@ class Run:
         times: Tensor | None = None,
         source: Source | None = None,
         variant: Variant | None = None,
+        labels: Tensor | None = None,
+        guidance: float | None = None,
     ) -> Solution:
         """Follow the flow from n source samples, with the solver of the configuration.
 
@@ -136,23 +167,49 @@ class Run:
             times: at which to keep the state; also the grid of a fixed-step method, in place of its own.
             source: to start from, in place of that of the training.
             variant: other steps.
+            labels: (n,) classes of the samples; None draws them (`draw_labels`) where the network knows classes.
+            guidance: its scale; None for that of the configuration.
         """
         settings = self.configuration.evaluation
         x0 = (self.source if source is None else source).sample(n, generator)
+        chosen = self.draw_labels(n, generator) if labels is None else labels.to(torch.int64)
+        if chosen is not None and chosen.shape != (n,):
+            raise ValueError(f"labels have shape {tuple(chosen.shape)} for {n} samples: one class a sample")
+
+        def moving(place: slice, sampling: bool = True) -> Velocity:
+            if chosen is None:
+                return self.sampling_velocity if sampling else self.velocity
+            return self.given(chosen[place], guidance, sampling)
+
+        def plain(place: slice) -> Velocity:
+            return moving(place, sampling=False)
+
         if variant is not None:
             factor = variant.factor
-            moving = self.sampling_velocity
-            velocity = moving if factor == 1 else velocities.scaled_up(moving, factor)
 
-            def in_equal_steps(x: Tensor) -> Solution:
+            def in_equal_steps(x: Tensor, place: slice) -> Solution:
+                velocity = moving(place) if factor == 1 else velocities.scaled_up(moving(place), factor)
                 return solve(velocity, x, t1=self.path.t_max, method="euler", steps=variant.euler_steps)
 
-            found = in_batches(in_equal_steps, self.velocity, x0, self.device)
+            found = in_batches(in_equal_steps, plain, x0, self.device)
             return replace(found, x=found.x / factor)
 
-        def by_settings(x: Tensor) -> Solution:
+        if settings.method == "sde":
+            steps = settings.solver_steps if times is None else len(times) - 1
+            noise = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+            def by_noise(x: Tensor, place: slice) -> Solution:
+                diffusion = bounded_diffusion(self.path, settings.sde_scale)
+                number = cast(int, steps)
+                return solve_sde(
+                    moving(place), self.path, x, steps=number, times=times, generator=noise, diffusion=diffusion
+                )
+
+            return in_batches(by_noise, plain, x0, self.device)
+
+        def by_settings(x: Tensor, place: slice) -> Solution:
             return solve(
-                self.sampling_velocity,
+                moving(place),
                 x,
                 t1=self.path.t_max,
                 method=settings.method,
@@ -162,7 +219,7 @@ class Run:
                 times=times,
             )
 
-        return in_batches(by_settings, self.velocity, x0, self.device)
+        return in_batches(by_settings, plain, x0, self.device)
 
 
 def check_only_evaluation(trained: Configuration, asked: Configuration) -> None:

@@ -17,8 +17,9 @@ from fmcore.data.images import ImageData
 from fmcore.experiments import records, sealed
 from fmcore.experiments.config.experiment import Configuration, from_dict
 from fmcore.experiments.config.overrides import flat, to_dict, without_place
-from fmcore.experiments.run import fitted_source, pruning_axes, same_data, snapshots
+from fmcore.experiments.run import fitted_source, pruning_axes, same_data, snapshots, warm_start
 from fmcore.experiments.run.identity import Identity
+from fmcore.training.schedule import may_last_longer
 
 CONFIG, CHECKPOINT, WEIGHTS, RECORD = "config.json", "checkpoint.pt", "weights.safetensors", "record.json"
 FILES = (
@@ -26,6 +27,7 @@ FILES = (
     CHECKPOINT,
     WEIGHTS,
     same_data.FILE,
+    warm_start.FILE,
     fitted_source.FILE,
     pruning_axes.FILE,
     "losses.csv",
@@ -96,7 +98,8 @@ def check_folder(configuration: Configuration, images: ImageData, folder: Path, 
         return False
     saved = read_configuration(folder)
     asked = without_place(configuration)
-    if configuration.training.minutes is not None:  # the steps that fit into them may have been set
+    longer = may_last_longer(saved.training, configuration.training)
+    if longer or configuration.training.minutes is not None:  # the steps that fit into them may have been set
         asked["training"]["steps"] = saved.training.steps
     check_same(flat(without_place(saved)), flat(asked), f"the run in {folder} was started")
     same_data.check(images, folder)

@@ -17,37 +17,43 @@ FEW = 64
 STATES = 24
 
 
-def fitting(velocity: Velocity, x0: Tensor, device: torch.device) -> int:
+VelocityOf = Callable[[slice], Velocity]
+
+
+def fitting(velocity_of: VelocityOf, x0: Tensor, device: torch.device) -> int:
     """How many of the samples x0 (n, *shape) fit into the memory when they are solved together on the device."""
     if len(x0) <= FEW:
         return len(x0)
 
     def take(count: int) -> object:
         some = x0[:count].to(device)
-        return some.new_empty(STATES, *some.shape), velocity(some, torch.zeros((), device=device))
+        return some.new_empty(STATES, *some.shape), velocity_of(slice(count))(some, torch.zeros((), device=device))
 
     with torch.no_grad():
         return memory.most_at_once(take, len(x0), device)
 
 
-def in_batches(solve: Callable[[Tensor], Solution], velocity: Velocity, x0: Tensor, device: torch.device) -> Solution:
+def in_batches(
+    solve: Callable[[Tensor, slice], Solution], velocity_of: VelocityOf, x0: Tensor, device: torch.device
+) -> Solution:
     """Solve for all samples together if they fit into the memory, as a rule, or else batch by batch.
 
     A batch of its own takes an adaptive solver other steps, within the tolerances; and products in another order.
 
     Args:
-        solve: from samples on the device to their solution.
-        velocity: of which `solve` asks, to see what it takes; for samples on the device.
+        solve: from samples on the device, and their place among all, to their solution.
+        velocity_of: the velocity that `solve` asks for samples of a place, to see what it takes.
         x0: (n, *shape), the starts, on any device.
         device: where to solve.
 
     Returns:
         The solution of all samples, on the device; its NFE is the mean over samples, rounded, if the batches differ.
     """
-    at_once = fitting(velocity, x0, device)
-    if at_once >= len(x0):
-        return solve(x0.to(device))
-    parts = [solve(part.to(device)) for part in x0.split(at_once)]
+    at_once = fitting(velocity_of, x0, device)
+    places = [slice(first, min(first + at_once, len(x0))) for first in range(0, len(x0), at_once or 1)]
+    parts = [solve(x0[place].to(device), place) for place in places or [slice(0)]]
+    if len(parts) == 1:
+        return parts[0]
     trajectories = [part.trajectory for part in parts if part.trajectory is not None]
     return Solution(
         torch.cat([part.x for part in parts]),

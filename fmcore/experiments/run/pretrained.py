@@ -23,7 +23,7 @@ from fmcore.experiments.run.finished import Run
 from fmcore.experiments.run.fitted_source import FittedSource
 from fmcore.experiments.run.folder import WEIGHTS
 from fmcore.experiments.run.identity import Identity, identity
-from fmcore.experiments.run.network import as_velocity, build_network
+from fmcore.experiments.run.network import as_velocity, build_network, given_classes
 from fmcore.experiments.run.weights import keep_weights, load_weights
 from fmcore.networks.unet import UNet
 from fmcore.paths import AffinePath
@@ -48,8 +48,10 @@ class Pretrained:
         network: in evaluation mode, without gradients.
         velocity: the learned velocity, whatever the network predicts.
         path, source: what the velocity belongs to, and where samples start.
+        fitted: the source of the training.
         shape: (C, H, W) of an image.
         levels: grey levels of a pixel; `fmcore.data.images.to_uint8` turns samples into them.
+        classes: names of the classes that the network was told; none where it was told none.
     """
 
     configuration: Configuration
@@ -58,13 +60,41 @@ class Pretrained:
     velocity: Velocity
     path: AffinePath
     source: Source
+    fitted: FittedSource
     shape: tuple[int, int, int]
     levels: int
+    classes: tuple[str, ...] = ()
 
-    def sample(self, n: int, generator: torch.Generator, **solver: Any) -> Solution:
-        """Follow the flow from n source samples; ``solver`` as of `fmcore.solvers.solve`."""
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator,
+        labels: Tensor | None = None,
+        guidance: float | None = None,
+        **solver: Any,
+    ) -> Solution:
+        """Follow the flow from n source samples.
+
+        Args:
+            n: number of samples.
+            generator: of the source.
+            labels: (n,) the class of each sample, as its place in `classes`; None for samples of all classes.
+            guidance: its scale; None for that of the configuration.
+            solver: as of `fmcore.solvers.solve`.
+
+        Raises:
+            ValueError: for labels of a network that was told none, or of another shape than (n,).
+        """
+        if labels is not None and labels.shape != (n,):
+            raise ValueError(f"labels have shape {tuple(labels.shape)} for {n} samples: one class a sample")
         x0 = self.source.sample(n, generator)
-        return solve(self.velocity, x0, **{"t1": self.path.t_max, **solver})
+        velocity = self.velocity if labels is None else self.given(labels, guidance)
+        return solve(velocity, x0, **{"t1": self.path.t_max, **solver})
+
+    def given(self, labels: Tensor, guidance: float | None = None) -> Velocity:
+        """The velocity of samples of these classes (B,); raises ValueError as `sample`."""
+        classes = len(self.classes)
+        return self.fitted.velocity(given_classes(self.network, self.configuration, labels, classes, guidance))
 
 
 def load(name: str, folder: Path = FOLDER) -> Pretrained:
@@ -88,6 +118,7 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
         checksums = {weights: about["sha256"]}
         if not configuration.source.is_plain:
             checksums[folder / f"{name}{SOURCE}.safetensors"] = about.get("source_sha256")
+        classes = tuple(map(str, about.get("classes", ())))
         fingerprint = record.get("data", {}).get("fingerprint")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -98,7 +129,7 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
                 f"{one} is not the file that {name}.json describes (another checksum): restore both with git checkout"
             )
     run = identity(configuration, fingerprint)
-    network = build_network(configuration, (channels, height, width)).eval().requires_grad_(False)
+    network = build_network(configuration, (channels, height, width), len(classes)).eval().requires_grad_(False)
     # Its checksum was right, so nothing needs a warning of a missing digest.
     load_weights(network, weights, run, configuration.source, warn=False, steps=configuration.training.steps)
     path = configuration.build_path()
@@ -110,8 +141,10 @@ def load(name: str, folder: Path = FOLDER) -> Pretrained:
         fitted.velocity(as_velocity(network, configuration)),
         path,
         fitted.start(),
+        fitted,
         (channels, height, width),
         levels,
+        classes,
     )
 
 
@@ -166,6 +199,7 @@ def keep(run: Run, folder: Path = FOLDER, overwrite: bool = False) -> Path:
         **of_source,
         "shape": list(run.data.shape),
         "levels": run.data.levels,
+        **({"classes": list(run.data.class_names)} if run.configuration.labels else {}),
         "relative_change_of_velocity_by_rounding": change_by_rounding(run, file),
     }
     sealed.write(folder / f"{name}.json", record)

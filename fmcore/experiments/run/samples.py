@@ -31,10 +31,12 @@ class Samples:
     Attributes:
         images: (n, C, H, W) uint8, whole-number grey levels, on the CPU.
         nfe: (n,) float32, the network evaluations that each image took (all of a chunk took the same).
+        labels: (n,) int64, the class that each was drawn of; None without classes.
     """
 
     images: Tensor
     nfe: Tensor
+    labels: Tensor | None = None
 
 
 def chunks(count: int, size: int, rank: int = 0, processes: int = 1) -> list[tuple[int, slice]]:
@@ -64,13 +66,18 @@ def share(
     settings = run.configuration.evaluation
     images = torch.zeros(count, *run.data.shape, dtype=torch.uint8)
     nfe = torch.zeros(count)
+    labels = torch.zeros(count, dtype=torch.int64) if run.configuration.labels else None
     for number, place in chunks(count, settings.solver_batch, rank, processes):
         # On the CPU, whatever the device: the same noise everywhere.
         generator = seeded_generator(settings.evaluation_seed, f"{purpose} {number}")
-        solution = run.sample(place.stop - place.start, generator, source=source, variant=variant)
+        size = place.stop - place.start
+        chosen = run.draw_labels(size, seeded_generator(settings.evaluation_seed, f"{purpose} labels {number}"))
+        if labels is not None and chosen is not None:
+            labels[place] = chosen
+        solution = run.sample(size, generator, source=source, variant=variant, labels=chosen)
         images[place] = to_uint8(solution.x, run.data.levels).cpu()
         nfe[place] = solution.nfe
-    return Samples(images, nfe)
+    return Samples(images, nfe, labels)
 
 
 def samples(
@@ -82,7 +89,8 @@ def samples(
 ) -> Samples:
     """All samples, in every process; see `share`."""
     mine = share(run, count, purpose, distributed.rank(), distributed.processes(), source, variant)
-    return Samples(together(mine.images, run.device), together(mine.nfe, run.device))
+    labels = None if mine.labels is None else together(mine.labels, run.device)
+    return Samples(together(mine.images, run.device), together(mine.nfe, run.device), labels)
 
 
 def together(part: Tensor, device: torch.device) -> Tensor:
@@ -92,7 +100,14 @@ def together(part: Tensor, device: torch.device) -> Tensor:
     return distributed.total(part.to(device)).cpu()
 
 
-def drawn(run: Run, count: int, generator: torch.Generator, source: Source | None = None) -> Iterator[Samples]:
+def drawn(
+    run: Run,
+    count: int,
+    generator: torch.Generator,
+    source: Source | None = None,
+    labels: Tensor | None = None,
+    guidance: float | None = None,
+) -> Iterator[Samples]:
     """Draw samples from one generator, in parts of at most 10,000, so that memory does not grow with the number.
 
     For up to 10,000 the images are those of one `Run.sample`; they do not depend on how many parts are read.
@@ -102,6 +117,8 @@ def drawn(run: Run, count: int, generator: torch.Generator, source: Source | Non
         count: of images, over all parts.
         generator: of the source.
         source: other starts than those of the run.
+        labels: (count,) the class of each; None draws them where the network knows classes.
+        guidance: its scale; None for that of the configuration.
 
     Raises:
         ValueError: if nothing can be drawn, since pruning has left hardly any direction.
@@ -109,6 +126,28 @@ def drawn(run: Run, count: int, generator: torch.Generator, source: Source | Non
     if source is not None:
         check_starts(source)
     for first in range(0, count, AT_ONCE):
-        solution = run.sample(min(AT_ONCE, count - first), generator, source=source)
+        size = min(AT_ONCE, count - first)
+        chosen = run.draw_labels(size, generator) if labels is None else labels[first : first + size]
+        solution = run.sample(size, generator, source=source, labels=chosen, guidance=guidance)
         images = to_uint8(solution.x, run.data.levels).cpu()
-        yield Samples(images, torch.full((len(images),), float(solution.nfe)))
+        yield Samples(images, torch.full((len(images),), float(solution.nfe)), chosen)
+
+
+def classes_asked(run: Run, count: int, label: str | None, guidance: float | None) -> Tensor | None:
+    """The classes of samples that were asked for by the name or number of one, or in turn; None without classes.
+
+    Raises:
+        ValueError: for a class that there is not, or where the network knows none and a class or guidance is given.
+    """
+    if not run.configuration.labels:
+        if label is not None or guidance is not None:
+            raise ValueError(f"{run.folder} was trained without classes: leave out --label and --guidance")
+        return None
+    names = list(run.data.class_names)
+    if label is None:
+        return torch.arange(count) % len(names)
+    numbers = {str(number): number for number in range(len(names))}
+    number = names.index(label) if label in names else numbers.get(label)
+    if number is None:
+        raise ValueError(f"--label {label}: the classes are {', '.join(f'{n} {name}' for n, name in enumerate(names))}")
+    return torch.full((count,), number)

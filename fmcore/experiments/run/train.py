@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +30,22 @@ from fmcore.data.images import ImageData
 from fmcore.experiments import records, sealed
 from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.config.overrides import flat, without_place
-from fmcore.experiments.run import fitted_source, pruning_axes, same_data
+from fmcore.experiments.run import fitted_source, precision, pruning_axes, same_data, warm_start
 from fmcore.experiments.run.fitted_source import FittedSource
-from fmcore.experiments.run.folder import CHECKPOINT, RECORD, WEIGHTS, begin, check_folder, write_configuration
+from fmcore.experiments.run.folder import (
+    CHECKPOINT,
+    RECORD,
+    WEIGHTS,
+    begin,
+    check_folder,
+    read_configuration,
+    write_configuration,
+)
 from fmcore.experiments.run.identity import Identity, identity
 from fmcore.experiments.run.network import build_network
 from fmcore.experiments.run.pruning_axes import axes_to_prune, keep_axes, keep_found
 from fmcore.experiments.run.snapshots import Snapshots
-from fmcore.experiments.run.training_batch import batch_loss, batch_maker, load_data, training_images
+from fmcore.experiments.run.training_batch import batch_loss, batch_maker, load_data, training_images, training_rows
 from fmcore.experiments.run.weights import keep_weights
 from fmcore.locks import locked
 from fmcore.training import train
@@ -79,13 +88,16 @@ def train_run(
     with distributed.session(distributed.local_device()), distributed.in_first(locked(folder)):
         distributed.check_equal("the experiment", flat(without_place(configuration)))
         images = load_data(configuration)
+        configuration, choice = precision.settled(configuration, images, folder, resume)
         train_on = training_images(configuration, images)
         settings = configuration.training
         run = identity(configuration, same_data.fingerprint(images))
-        model = build_network(configuration, images.shape).to(distributed.local_device())
+        model = build_network(configuration, images.shape, images.num_classes).to(distributed.local_device())
         parts_of_batch(settings, distributed.rank(), distributed.processes())
         check_network(model, images)
-        distributed.first(lambda: make_ready(configuration, images, train_on, folder, run, resume, overwrite))
+        start = None if resume and (folder / CHECKPOINT).exists() else warm_start.load(configuration, model)
+        distributed.first(lambda: make_ready(configuration, images, train_on, folder, run, resume, overwrite, start))
+        start = warm_start.kept(folder)
         source = fitted_source.of_run(configuration, folder, images, train_on, run)
         snapshots = Snapshots(folder, configuration.evaluation.curve_every, run)
         saved: list[int] = []  # steps after which there was a checkpoint; none if the training was finished already
@@ -99,7 +111,7 @@ def train_run(
         trained = train(
             model,
             batch_loss(configuration, images, train_on),
-            train_on,
+            training_rows(configuration, images, train_on),
             settings,
             folder / CHECKPOINT,
             resume=resume,
@@ -111,7 +123,7 @@ def train_run(
         configuration = replace(configuration, training=trained.config)
         settings = trained.config
         lines = [f"{step},{loss:.6g}" for step, loss in enumerate(trained.losses.tolist())]
-        record = {
+        record: dict[str, Any] = {
             "experiment": configuration.experiment,
             "configuration": without_place(configuration),
             "data": {"name": images.name, "fingerprint": same_data.kept(folder)},
@@ -131,13 +143,18 @@ def train_run(
                 "wall_seconds": round(trained.seconds, 2),
                 "images_per_second": round(trained.images_per_second, 1),
                 "mean_loss_of_last_100_steps": float(trained.losses[-100:].mean()),
-                "notes": list(trained.notes),
+                "notes": [*([choice] if choice else []), *trained.notes],
             },
         }
+        seen = warm_start.images_seen(start, settings.steps * settings.batch)
+        if start is not None:
+            record["training"] |= {"start": start, "images_seen": seen}
 
         def leave() -> None:
             write_configuration(configuration, folder)
-            digest = keep_weights(trained.ema.state_dict(), folder / WEIGHTS, run, steps=settings.steps)
+            digest = keep_weights(
+                trained.ema.state_dict(), folder / WEIGHTS, run, steps=settings.steps, images_seen=seen
+            )
             write_file(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]).encode())
             if saved or not has_record(folder, digest):  # else it may have been evaluated: these values would be lost
                 sealed.write(folder / RECORD, record | {"weights_digest": digest})
@@ -162,6 +179,7 @@ def make_ready(
     run: Identity,
     resume: bool,
     overwrite: bool,
+    start: dict[str, Any] | None = None,
 ) -> None:
     """Make the folder ready for a run; whatever can fail comes before anything is replaced; raises as `train_run`."""
     goes_on = check_folder(configuration, images, folder, resume, overwrite)
@@ -171,7 +189,9 @@ def make_ready(
         check_sources(
             configuration, source, lambda tau: keep_axes(images, train_on, configuration.flips, tau, file, run)
         )
-        write_configuration(configuration, folder)  # data_dir may be another
+        # data_dir may be another; the steps are more only once they have been made
+        steps = read_configuration(folder).training.steps
+        write_configuration(replace(configuration, training=replace(configuration.training, steps=steps)), folder)
         if not (folder / CHECKPOINT).exists():  # else nobody knows what a run of an earlier version has seen
             same_data.keep(images, folder)
         return
@@ -179,6 +199,7 @@ def make_ready(
     source = fitted_source.from_fitted(configuration, fitted, images, train_on)
     axes = check_sources(configuration, source, lambda tau: axes_to_prune(images, train_on, configuration.flips, tau))
     begin(configuration, images, folder, run, fitted, overwrite)
+    warm_start.keep(start, folder)
     if axes is not None:
         tau = configuration.evaluation.prune_tau
         keep_found(axes, train_on, configuration.flips, tau, folder / pruning_axes.FILE, run)
