@@ -114,6 +114,25 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert (tmp_path / "run.pt").read_bytes() == content
 
 
+def test_a_run_may_also_end_earlier_though_not_before_what_it_has_made(tmp_path):
+    constant = replace(CONFIG, decay="none")
+    calls = 0
+
+    def interrupted(model, batch, generator):
+        nonlocal calls
+        calls += 1
+        if calls > 12:
+            raise KeyboardInterrupt
+        return denoising(model, batch, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(constant, loss=interrupted, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=f"steps \\(was {CONFIG.steps}, now 9\\)"):
+        run(replace(constant, steps=9), checkpoint=tmp_path / "run.pt", resume=True)
+    ended = run(replace(constant, steps=10), checkpoint=tmp_path / "run.pt", resume=True)
+    assert_same_weights(ended.model.state_dict(), run(replace(constant, steps=10)).model.state_dict())
+
+
 def test_a_finished_run_may_last_longer_where_the_rate_stays(tmp_path):
     constant = replace(CONFIG, decay="none")
     whole = run(constant)
@@ -122,7 +141,7 @@ def test_a_finished_run_may_last_longer_where_the_rate_stays(tmp_path):
     assert_same_weights(whole.model.state_dict(), longer.model.state_dict())
     assert_same_weights(whole.ema.state_dict(), longer.ema.state_dict())
     assert torch.equal(whole.losses, longer.losses)
-    assert longer.notes == (f"more steps after step 6: {CONFIG.steps} in all",)
+    assert longer.notes == (f"{CONFIG.steps} steps in place of 6",)
     with pytest.raises(ValueError, match=f"steps \\(was {CONFIG.steps}, now 6\\)"):
         run(replace(constant, steps=6), checkpoint=tmp_path / "run.pt", resume=True)
 

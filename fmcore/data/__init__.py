@@ -10,6 +10,7 @@ from fmcore.data.celeba import celeba64
 from fmcore.data.cifar10 import cifar10
 from fmcore.data.digits import digits
 from fmcore.data.files import default_folder
+from fmcore.data.image_folder import image_folder
 from fmcore.data.imagenet import imagenet
 from fmcore.data.images import ImageData, dequantize, scale, to_uint8
 from fmcore.data.verification import verify_prepared
@@ -24,6 +25,7 @@ __all__ = [
     "default_folder",
     "dequantize",
     "digits",
+    "image_folder",
     "imagenet",
     "scale",
     "to_uint8",

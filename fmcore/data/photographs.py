@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from fmcore.data.colours import as_rgb
+from fmcore.data.orientation import turn_of
 from fmcore.data.plain_files import file_size, read_plain
 from fmcore.data.recipe import Block, Shard, SourceFile
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 SHARD = 1024  # photographs that are read between two moments at which a killed preparation can go on
+MOST_BYTES = 2**26  # of the images of a shard, which are in memory at once: fewer of them above 147 pixels
 # What Pillow raises for files that are cut off, altered, or no images.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
@@ -33,11 +35,13 @@ class Reduction:
         crop: side of the square that is cut from the middle first; "shorter side" for the largest one, or None to
             squeeze the whole picture.
         expected: (width, height) that every photograph must have; None allows all.
+        upright: turn the photograph first as its EXIF data say.
     """
 
     size: int
     crop: int | str | None = "shorter side"
     expected: tuple[int, int] | None = None
+    upright: bool = False
 
 
 def reduce(image: Any, reduction: Reduction) -> np.ndarray:
@@ -51,6 +55,9 @@ def reduce(image: Any, reduction: Reduction) -> np.ndarray:
     """
     from PIL import Image
 
+    turn = turn_of(image) if reduction.upright else None
+    if turn is not None:
+        image = as_rgb(image).transpose(turn)
     width, height = image.size
     if reduction.expected not in (None, (width, height)):
         raise ValueError(f"it has {width}x{height} pixels, expected {'x'.join(map(str, reduction.expected or ()))}")
@@ -70,9 +77,10 @@ def photograph_shards(
 ) -> list[Shard]:
     """The work of a split: files are read in the order of the hash of their names, which mixes the classes."""
     order = sorted(range(len(files)), key=lambda index: name_hash(files[index].name))
+    together = max(1, min(SHARD, MOST_BYTES // (3 * reduction.size**2)))
     shards = []
-    for start in range(0, len(order), SHARD):
-        rows = order[start : start + SHARD]
+    for start in range(0, len(order), together):
+        rows = order[start : start + together]
         part = tuple(files[row] for row in rows)
         chosen = np.array([labels[row] for row in rows], dtype=np.int64)
         shards.append(Shard(part, len(part), PhotographReader(root, part, chosen, reduction, skip_broken)))

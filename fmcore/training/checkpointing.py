@@ -51,9 +51,9 @@ class Checkpointer:
         asked = asdict(config)
         if config.minutes is not None:  # the steps that fit into them were set then
             asked["steps"] = state["config"]["steps"]
-        elif config.decay == "none" and config.steps > state["config"]["steps"]:  # it may last longer: no rate changes
-            asked["steps"] = state["config"]["steps"]
-            state["notes"] = [*state["notes"], f"more steps after step {asked['steps']}: {config.steps} in all"]
+        elif config.decay == "none" and state["config"]["steps"] != config.steps >= len(state["losses"]):
+            asked["steps"] = state["config"]["steps"]  # no rate depends on it
+            state["notes"] = [*state["notes"], f"{config.steps} steps in place of {asked['steps']}"]
         check_same(state["config"], asked, f"{self.path} was made")
         self.check_belongs(state.get("belongs_to"))
         return state

@@ -8,14 +8,13 @@ from dataclasses import replace
 from fmcore.training.config import TrainingConfig
 
 
-def may_last_longer(before: TrainingConfig, asked: TrainingConfig) -> bool:
-    """Whether a run that was given the steps of one configuration can go on to those of another: all else is the same.
+def may_end_elsewhere(before: TrainingConfig, asked: TrainingConfig) -> bool:
+    """Whether a run that was given the steps of one configuration can end after those of another: all else is the same.
 
-    The rate must not depend on the number of steps. The longer run is then exactly one that was given all steps from
-    the start.
+    The rate must not depend on the number of steps. The run is then exactly one that was given these from the start.
     """
     constant = asked.decay == "none" and asked.minutes is None
-    return constant and asked.steps >= before.steps and replace(before, steps=asked.steps) == asked
+    return constant and replace(before, steps=asked.steps) == asked
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:

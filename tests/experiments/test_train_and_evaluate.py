@@ -416,7 +416,7 @@ def test_a_run_goes_on_for_more_steps_and_is_another_afterwards(tmp_path):
     one, other = (Run(tmp_path / name) for name in ("run", "whole"))
     for name, value in one.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[name])
-    assert one.record()["training"]["notes"] == ["more steps after step 2: 4 in all"]
+    assert one.record()["training"]["notes"] == ["4 steps in place of 2"]
     assert one.record()["training"]["steps"] == 4
-    with pytest.raises(ValueError, match=r"training.steps \(was 4, now 2\)"):
+    with pytest.raises(ValueError, match=r"steps \(was 4, now 2\)"):
         train_run(few, tmp_path / "run", resume=True, progress=False)

@@ -400,7 +400,7 @@ PLANTED = (
     Mutant(
         "training: the gradient is not clipped",
         "fmcore/training/step.py",
-        "nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)",
+        "nn.utils.clip_grad_norm_(self.model.parameters(), most)",
         "nn.utils.clip_grad_norm_(self.model.parameters(), 1e9)",
         TRAINING,
     ),

@@ -19,7 +19,7 @@ from fmcore.experiments.config.experiment import Configuration, from_dict
 from fmcore.experiments.config.overrides import flat, to_dict, without_place
 from fmcore.experiments.run import fitted_source, pruning_axes, same_data, snapshots, warm_start
 from fmcore.experiments.run.identity import Identity
-from fmcore.training.schedule import may_last_longer
+from fmcore.training.schedule import may_end_elsewhere
 
 CONFIG, CHECKPOINT, WEIGHTS, RECORD = "config.json", "checkpoint.pt", "weights.safetensors", "record.json"
 FILES = (
@@ -98,8 +98,8 @@ def check_folder(configuration: Configuration, images: ImageData, folder: Path, 
         return False
     saved = read_configuration(folder)
     asked = without_place(configuration)
-    longer = may_last_longer(saved.training, configuration.training)
-    if longer or configuration.training.minutes is not None:  # the steps that fit into them may have been set
+    other_end = may_end_elsewhere(saved.training, configuration.training)
+    if other_end or configuration.training.minutes is not None:  # the steps that fit into them may have been set
         asked["training"]["steps"] = saved.training.steps
     check_same(flat(without_place(saved)), flat(asked), f"the run in {folder} was started")
     same_data.check(images, folder)
