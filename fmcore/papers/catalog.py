@@ -23,6 +23,17 @@ EXPERIMENTS: dict[str, Configuration] = {
         training=TrainingConfig(steps=640, batch=64, lr=3e-3, warmup=100, decay="cosine", ema=0.995),
         evaluation=EvaluationConfig(rtol=1e-3, atol=1e-3),
     ),
+    # The same network again, from where "digits" ended, on the pairs of noise and image that its flow makes.
+    "digits_reflow": Configuration(
+        experiment="digits_reflow",
+        data="digits",
+        coupling="reflow",
+        teacher="runs/digits",
+        start_from="runs/digits/weights.safetensors",
+        network=NetworkConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), heads=2),
+        training=TrainingConfig(steps=640, batch=64, lr=1e-3, warmup=100, decay="cosine", ema=0.995),
+        evaluation=EvaluationConfig(rtol=1e-3, atol=1e-3, budgets=(1, 2, 4, 8)),
+    ),
     # The network of data/pretrained: flow matching on CIFAR-10, 1.5M parameters and 3.3 epochs, in one to two hours on
     # one CPU core. What it draws has the colours and the layout of photographs, and no objects.
     "cifar10": Configuration(

@@ -59,7 +59,10 @@ class Configuration:
         path: name of a path; see `fmcore.paths`.
         sigma_min: standard deviation that the OT path keeps at the data. The paper's text gives no value; 0 is the
             rectified flow.
-        coupling: which source sample meets which image in a batch.
+        coupling: which source sample meets which image in a batch: any, by optimal transport, the nearest of a few
+            (`fmcore.couplings`), or that which a trained flow leads to an image of its own.
+        teacher: the folder of the run whose flow that is, for coupling=reflow.
+        teacher_pairs: how many pairs it makes; none for as many as there are training images.
         loss: what the network predicts; see `fmcore.losses`.
         times: which times the network is trained at, uniform or logit_normal; see `fmcore.time_sampling`. Likelihoods
             and sampling do not depend on it.
@@ -88,7 +91,9 @@ class Configuration:
     data_dir: str | None = None
     path: Literal["rectified", "ot", "variance_preserving", "variance_exploding", "cosine"] = "rectified"
     sigma_min: float = 0.0
-    coupling: Literal["independent", "minibatch_ot"] = "independent"
+    coupling: Literal["independent", "minibatch_ot", "nearest_noise", "reflow"] = "independent"
+    teacher: str | None = None
+    teacher_pairs: int | None = None
     loss: Literal[
         "conditional_flow_matching",
         "empirical_flow_matching",
@@ -127,6 +132,7 @@ class Configuration:
         self.evaluation.check_source(self.source, self.path)
         self.evaluation.check_exact_velocity(self.dequantize, self.coupling)
         self._check_labels()
+        self._check_teacher()
         self._check_times()
 
     def _check_path(self) -> None:
@@ -175,6 +181,23 @@ class Configuration:
             raise ValueError(
                 f"labels=true with {', '.join(of_all) or f'bank={self.bank}'}: the closed form there is that of all "
                 "classes together; leave out one of the two"
+            )
+
+    def _check_teacher(self) -> None:
+        """Raise ValueError unless reflow has a teacher, and nothing else has one."""
+        if (self.coupling == "reflow") != (self.teacher is not None):
+            raise ValueError(
+                f"coupling={self.coupling} with teacher={self.teacher}: reflow is trained on the pairs of a finished "
+                "run, teacher=FOLDER, and other couplings have none"
+            )
+        if self.teacher_pairs is not None and (self.teacher is None or self.teacher_pairs < 2):
+            raise ValueError(f"teacher_pairs={self.teacher_pairs}: at least 2, for coupling=reflow alone")
+        if self.teacher is not None and not (
+            self.loss == "conditional_flow_matching" and self.source.is_plain and self.train_images is None
+        ):
+            raise ValueError(
+                "coupling=reflow needs loss=conditional_flow_matching, a standard Gaussian source and all training "
+                "images: its images are those of the teacher"
             )
 
     def _check_times(self) -> None:

@@ -20,6 +20,8 @@ ADDED: dict[str, Any] = {
     ),
     "source.tau": None,
     "source.threshold": None,
+    "teacher": None,
+    "teacher_pairs": None,
     "labels": False,
     "label_dropout": 0.1,
     "times": "uniform",

@@ -22,12 +22,14 @@ from fmcore.experiments.run.identity import Identity
 from fmcore.training.schedule import may_end_elsewhere
 
 CONFIG, CHECKPOINT, WEIGHTS, RECORD = "config.json", "checkpoint.pt", "weights.safetensors", "record.json"
+PAIRS = "pairs.safetensors"  # of a teacher; see `fmcore.experiments.run.reflow`
 FILES = (
     CONFIG,
     CHECKPOINT,
     WEIGHTS,
     same_data.FILE,
     warm_start.FILE,
+    PAIRS,
     fitted_source.FILE,
     pruning_axes.FILE,
     "losses.csv",

@@ -30,10 +30,11 @@ from fmcore.data.images import ImageData
 from fmcore.experiments import records, sealed
 from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.config.overrides import flat, without_place
-from fmcore.experiments.run import fitted_source, precision, pruning_axes, same_data, warm_start
+from fmcore.experiments.run import fitted_source, precision, pruning_axes, reflow, same_data, warm_start
 from fmcore.experiments.run.fitted_source import FittedSource
 from fmcore.experiments.run.folder import (
     CHECKPOINT,
+    PAIRS,
     RECORD,
     WEIGHTS,
     begin,
@@ -50,6 +51,7 @@ from fmcore.experiments.run.weights import keep_weights
 from fmcore.locks import locked
 from fmcore.training import train
 from fmcore.training.arguments import parts_of_batch
+from fmcore.training.batches import Rows
 from fmcore.training.loop import Keep
 
 
@@ -96,7 +98,17 @@ def train_run(
         parts_of_batch(settings, distributed.rank(), distributed.processes())
         check_network(model, images)
         start = None if resume and (folder / CHECKPOINT).exists() else warm_start.load(configuration, model)
-        distributed.first(lambda: make_ready(configuration, images, train_on, folder, run, resume, overwrite, start))
+
+        def begin_or_go_on() -> None:
+            pairs = None
+            if configuration.teacher is not None and not (resume and (folder / PAIRS).exists()):
+                check_folder(configuration, images, folder, resume, overwrite)  # before the long work
+                pairs = reflow.make(configuration, configuration.teacher_pairs or len(train_on))
+            make_ready(configuration, images, train_on, folder, run, resume, overwrite, start)
+            if pairs is not None:
+                reflow.keep(pairs, folder, run)
+
+        distributed.first(begin_or_go_on)
         start = warm_start.kept(folder)
         source = fitted_source.of_run(configuration, folder, images, train_on, run)
         snapshots = Snapshots(folder, configuration.evaluation.curve_every, run)
@@ -108,15 +120,21 @@ def train_run(
             if keep is not None:
                 keep(step, averaged)
 
+        if configuration.teacher is not None:
+            rows: Rows = reflow.kept(folder, run).rows()
+            prepare = reflow.batch_maker(configuration, images.num_classes)
+        else:
+            rows = training_rows(configuration, images, train_on)
+            prepare = batch_maker(configuration, images, source)
         trained = train(
             model,
             batch_loss(configuration, images, train_on),
-            training_rows(configuration, images, train_on),
+            rows,
             settings,
             folder / CHECKPOINT,
             resume=resume,
             progress=progress,
-            prepare=batch_maker(configuration, images, source),
+            prepare=prepare,
             keep=keep_all,
             belongs_to=run,
         )
@@ -132,12 +150,12 @@ def train_run(
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "training": {
                 "split": "train",
-                "images": len(train_on),
+                "images": len(rows),
                 "flips": configuration.flips,
                 "global_batch": settings.batch,
                 "processes": trained.processes,
                 "steps": settings.steps,
-                "epochs": round(settings.steps * settings.batch / len(train_on), 2),
+                "epochs": round(settings.steps * settings.batch / len(rows), 2),
                 "seed": settings.seed,
                 "ema": settings.ema,
                 "wall_seconds": round(trained.seconds, 2),

@@ -21,6 +21,12 @@ from fmcore.sources import Gaussian
 from fmcore.training import Prepare, random_flips, resident, seeded_generator
 from fmcore.training.batches import Rows
 
+COUPLINGS: dict[str, Callable[[], Any]] = {
+    "independent": lambda: couplings.independent,
+    "minibatch_ot": couplings.MinibatchOT,
+    "nearest_noise": couplings.NearestNoise,
+}
+
 
 def training_images(configuration: Configuration, images: ImageData) -> Tensor:
     """The images that a configuration trains on: the training split, or as many of it as `train_images` says.
@@ -72,7 +78,7 @@ def batch_maker(configuration: Configuration, images: ImageData, source: FittedS
             raise ValueError(f"distribution={configuration.source.distribution} must be fitted first: pass its source")
         source = FittedSource(configuration.source, Gaussian(images.shape))
     drawn = source
-    couple = couplings.MinibatchOT() if configuration.coupling == "minibatch_ot" else couplings.independent
+    couple = COUPLINGS[configuration.coupling]()
     as_points = point_maker(configuration, images)
 
     def prepare(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
