@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Row, installed, speed
-from fmcore.couplings import MinibatchOT, prefetch_pairs
+from fmcore.couplings import MinibatchOT, NearestNoise, prefetch_pairs
 from fmcore.data import toy
 
 GOALS = {128: "at least 1", 256: "at least 1", 512: "at least 3", 1024: "at least 3"}
@@ -54,8 +54,34 @@ def overlapped() -> Row:
     )
 
 
+def nearest() -> list[Row]:
+    """The nearest of four noise samples: how much sooner than a permutation, how near, and what is left of the source.
+
+    Distances are squared, as shares of those of independent pairs; where the source is kept, its mean square is 100%.
+    """
+    rows, ours = [], NearestNoise(candidates=4)
+    for kind, n in (("image", 128), ("image", 512), ("plane", 256)):
+        x0, x1 = batches(kind, n)
+        spread = float((torch.cdist(x0.flatten(1), x1.flatten(1)) ** 2).std())
+        peers = {"MinibatchOT, exact": MinibatchOT(), "MinibatchOT, sinkhorn": MinibatchOT("sinkhorn", 0.1 * spread)}
+        for name, peer in peers.items():
+            near, best = (
+                share(couple(x0, x1, generator=torch.Generator().manual_seed(n))[0] - x1, x0 - x1)
+                for couple in (ours, peer)
+            )
+            timed = speed(lambda a=x0, b=x1: ours(a, b), lambda a=x0, b=x1, c=peer: c(a, b), 20)
+            note = f"distances {near:.1%} against {best:.1%}, mean square of x0 {share(ours(x0, x1)[0], x0):.1%}"
+            rows.append(Row(f"NearestNoise, 4 of {n} {kind} samples", name, *timed, "at least 2", note))
+    return rows
+
+
+def share(part: Tensor, whole: Tensor) -> float:
+    """The squared norm of one by that of the other."""
+    return float(part.double().square().sum() / whole.double().square().sum())
+
+
 def run() -> list[Row]:
-    rows = [overlapped()]
+    rows = [overlapped(), *nearest()]
     if not installed("torchcfm"):
         return rows
     from torchcfm.optimal_transport import OTPlanSampler

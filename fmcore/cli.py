@@ -257,22 +257,30 @@ def verify(folder: Positional[Folder]) -> None:
 
 
 @app.command(name="list")
-def list_experiments(name: Positional[Annotated[str | None, arg(metavar="[NAME]")]] = None) -> None:
+def list_experiments(
+    name: Positional[Annotated[str | None, arg(metavar="[NAME]")]] = None,
+    explain: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
     """List the named experiments and measurements, or all settings of one.
+
+    Example: fmcore list digits --explain
 
     Args:
         name: The experiment or measurement whose settings to show.
+        explain: Say what each setting means.
     """
     from fmcore.papers import catalog, measurements, printing
     from fmcore.validation import unknown_name
 
+    if name is None and explain:
+        raise ValueError("--explain says what the settings of an experiment mean: name one, as in fmcore list digits")
     if name is None:
         printing.show_experiments(catalog.EXPERIMENTS)
         measurements.show_all()
     elif name in measurements.MEASUREMENTS:
-        printing.show_settings(measurements.MEASUREMENTS[name], "measure")
+        printing.show_settings(measurements.MEASUREMENTS[name], "measure", explain)
     elif name in catalog.EXPERIMENTS:
-        printing.show_settings(catalog.EXPERIMENTS[name])
+        printing.show_settings(catalog.EXPERIMENTS[name], explain=explain)
     else:
         raise unknown_name("experiment", name, [*catalog.EXPERIMENTS, *measurements.MEASUREMENTS])
 

@@ -174,6 +174,12 @@ def test_autocast_changes_nothing():
     assert torch.equal(found, x0[by_loop(x0, x1, 4)])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_points_of_low_precision_are_compared_in_float32(dtype):
+    x0, x1 = torch.randn(2, 200, 64, generator=seeded(15)).to(dtype)
+    assert torch.equal(NearestNoise(8)(x0, x1)[0], x0[by_loop(x0, x1, 8)])
+
+
 def test_of_equally_near_rows_the_first_is_taken():
     x0 = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
     assert torch.equal(NearestNoise(4)(x0, torch.zeros(4, 1))[0], x0)

@@ -155,6 +155,7 @@ def test_a_camera_held_upright(tree, tmp_path):
     pixels[:, :20, 0] = 255
     exif = Image.Exif()
     exif[0x0112] = 6
+    shutil.rmtree(tree / "ant")
     for k in range(15):
         write(tree / "ant" / f"{k}.png", pixels, exif=exif)
     data = prepare(tree, tmp_path / "out", size=4, held_out=0.3)
@@ -166,6 +167,8 @@ def test_a_camera_held_upright(tree, tmp_path):
 
 def test_large_images_are_cut_and_reduced_and_small_ones_enlarged(tree, tmp_path):
     big, small = noise(7, 64, 100), noise(8, 16, 20)
+    shutil.rmtree(tree / "ant")
+    shutil.rmtree(tree / "cat")
     for k in range(15):
         write(tree / "ant" / f"{k}.png", big)
         write(tree / "cat" / f"{k}.png", small)
@@ -253,9 +256,9 @@ class PowerCut(BaseException):
     """Nothing after it is carried out."""
 
 
-@pytest.mark.parametrize("moment", [1, 12, 30, 44])
+@pytest.mark.parametrize("moment", [12, 44])
 def test_an_interrupted_preparation_goes_on(tree, tmp_path, monkeypatch, moment):
-    monkeypatch.setattr(PHOTOGRAPHS, "SHARD", 4)
+    monkeypatch.setattr(PHOTOGRAPHS, "SHARD", 8)
     whole = prepare(tree, tmp_path / "whole", held_out=0.3)
     read = []
 
@@ -273,7 +276,7 @@ def test_an_interrupted_preparation_goes_on(tree, tmp_path, monkeypatch, moment)
     read.clear()
     monkeypatch.setattr(PHOTOGRAPHS, "reduce", lambda *arguments: read.append(1) or reduce(*arguments))
     data = prepare(tree, tmp_path / "out", held_out=0.3)
-    assert 45 - moment <= len(read) < 45 - moment + 8
+    assert 45 - moment <= len(read) < 45 - moment + 16
     assert torch.equal(data.train, whole.train)
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name

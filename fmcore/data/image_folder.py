@@ -19,6 +19,7 @@ from fmcore.data.mapped import load
 from fmcore.data.photographs import Reduction, is_held_out, photograph_shards
 from fmcore.data.prepared import obtain
 from fmcore.data.recipe import Block, Recipe, Shard, SourceFile
+from fmcore.data.verification import SOURCES
 from fmcore.validation import check_count
 
 NAME = "folder"
@@ -35,13 +36,13 @@ def image_folder(
     verify: bool = False,
     progress: bool = True,
 ) -> ImageData:
-    """The images of a folder as uint8 of shape (n, 3, size, size), mapped from files that are prepared at the first call.
+    """The images of a folder as uint8 (n, 3, size, size), mapped from files that are prepared at the first call.
 
     Images are .jpg, .jpeg, .png and .webp files; others, and hidden ones, are passed over. Folders directly in the
     folder are the classes, in sorted order, and all that lies below one belongs to it. If there are only images, all
     labels are 0 and classes is empty. With train/ and val/ (or else test/) these are the splits, and the classes lie
-    in them. Otherwise a share of the images is held out, chosen by the hash of their names relative to the folder, which
-    more images do not change.
+    in them. Otherwise a share of the images is held out, chosen by the hash of their names relative to the folder: more
+    images change nothing for those that were there.
 
     Each image is turned upright as its EXIF data say, becomes RGB as in `fmcore.data.colours.as_rgb`, and is cut to the
     square of its shorter side in the middle. The square is reduced with Pillow's box filter, each pixel the mean of its
@@ -70,7 +71,7 @@ def image_folder(
     if folder is None or not str(folder):
         raise ValueError(f"folder={folder!r}: name the folder of the images")
     source = Path(folder).expanduser()
-    if (source / MANIFEST).exists():
+    if is_prepared(source):
         data = load(source, NAME, verify)
         if data.shape != (3, size, size):
             raise ValueError(
@@ -96,6 +97,12 @@ def image_folder(
             "delete this folder of prepared files, and prepare it again"
         )
     return data
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder holds prepared files. A manifest.json alone is somebody else's: many things are called that."""
+    beside = ("train.pixels", "held_out.pixels", "train.labels", "held_out.labels", SOURCES)
+    return (folder / MANIFEST).exists() and any((folder / name).exists() for name in beside)
 
 
 def place_of(folder: Path, size: int) -> Path:

@@ -90,7 +90,7 @@ def _text(root: Path, name: str) -> str:
     """The name; raises ValueError if it breaks lines, or is no text at all, so that no message could name it."""
     if any(unicodedata.category(letter) in NO_TEXT for letter in name):
         raise ValueError(
-            f"{ascii(str(root / name))} has control characters or bytes that are no text in its name: rename it"
+            f"{str(root / name)!a} has control characters or bytes that are no text in its name: rename it"
         )
     return name
 

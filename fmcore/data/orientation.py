@@ -20,15 +20,16 @@ TURNS = {
 def turn_of(image: Any) -> Any:
     """How to turn a Pillow image upright, for its method transpose; None if it is, or if nothing is noted.
 
+    EXIF data that cannot be read note nothing: programs that show pictures take it so, and Pillow does for JPEG files.
+
     Raises:
-        ValueError: if its EXIF data cannot be read.
-        OSError, SyntaxError: if the image cannot be decoded, as Pillow says it.
+        OSError, SyntaxError, ValueError: if the image cannot be decoded, as Pillow says it.
     """
     from PIL import Image
 
     image.load()  # some formats have the note behind the pixels, and TIFF is turned while it is read
     try:
         name = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception as error:  # whatever the bytes are taken for: Pillow has no list of it
-        raise ValueError(f"its EXIF data, which say what is up, are damaged ({type(error).__name__})") from error
+    except Exception:  # whatever the bytes are taken for: Pillow has no list of what it raises here
+        return None
     return None if name is None else Image.Transpose[name]

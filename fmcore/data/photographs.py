@@ -23,7 +23,7 @@ SUFFIXES = {".jpeg", ".jpg", ".png"}
 SHARD = 1024  # photographs that are read between two moments at which a killed preparation can go on
 MOST_BYTES = 2**26  # of the images of a shard, which are in memory at once: fewer of them above 147 pixels
 # What Pillow raises for files that are cut off, altered, or no images.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ class PhotographReader:
             raise ValueError(f"{path} has {len(content):,} bytes, expected {file.size:,}: it changed meanwhile")
         try:
             with Image.open(io.BytesIO(content)) as image:
+                if image.format == "EPS":  # Pillow would hand it to Ghostscript, which may run for ever
+                    raise ValueError("it is PostScript, a program, which is never run")
                 return reduce(image, self.reduction)
         except (*BROKEN, Image.DecompressionBombError) as error:
             reason = str(error).replace(f"{error.__class__.__name__}: ", "")

@@ -34,6 +34,28 @@ EXPERIMENTS: dict[str, Configuration] = {
         training=TrainingConfig(steps=640, batch=64, lr=1e-3, warmup=100, decay="cosine", ema=0.995),
         evaluation=EvaluationConfig(rtol=1e-3, atol=1e-3, budgets=(1, 2, 4, 8)),
     ),
+    # Images of your own: fmcore train own_images data_dir=FOLDER. 2.7 million parameters: hours on one CPU core.
+    "own_images": Configuration(
+        experiment="own_images",
+        data="folder",
+        size=32,
+        flips=True,
+        network=NetworkConfig(channels=32, multipliers=(1, 2, 4), blocks=1, attention=(8,), heads=4),
+        training=TrainingConfig(
+            steps=4000, batch=64, lr=1e-3, warmup=200, ema=0.999, checkpoint_every=200, precision="auto"
+        ),
+        evaluation=EvaluationConfig(
+            method="heun",
+            solver_steps=18,
+            generated_sets=2,
+            solver_batch=100,
+            rtol=1e-3,
+            atol=1e-3,
+            likelihood_images=100,
+            classifier_steps=600,
+            nearest_images=100,
+        ),
+    ),
     # The network of data/pretrained: flow matching on CIFAR-10, 1.5M parameters and 3.3 epochs, in one to two hours on
     # one CPU core. What it draws has the colours and the layout of photographs, and no objects.
     "cifar10": Configuration(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from fmcore.experiments.config.experiment import Configuration
+from fmcore.experiments.config.meanings import meanings
 from fmcore.experiments.config.overrides import flat, to_dict
 
 
@@ -103,8 +105,15 @@ def show_experiments(experiments: Mapping[str, Configuration]) -> None:
     Console().show(table)
 
 
-def show_settings(configuration: Any, command: str = "train") -> None:
-    """Print every setting of an experiment, or of what another command does, as field=value on its command line."""
+def show_settings(configuration: Any, command: str = "train", explain: bool = False) -> None:
+    """Print every setting of an experiment, or of what another command does, as field=value on its command line.
+
+    Args:
+        configuration: of the experiment.
+        command: that takes them.
+        explain: print what each means below it.
+    """
+    said = meanings(configuration) if explain else {}
     print(f"settings of {configuration.experiment}: fmcore {command} {configuration.experiment} FIELD=VALUE ...")
     group = ""
     for name, value in flat(to_dict(configuration)).items():
@@ -115,4 +124,7 @@ def show_settings(configuration: Any, command: str = "train") -> None:
             group = above[0]
             print(f"  {group}")
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if value is None else value
-        print(f"{'    ' if above else '  '}{field}={text}")
+        margin = "    " if above else "  "
+        print(f"{margin}{field}={text}")
+        if said.get(name):
+            print(textwrap.fill(said[name], 100, initial_indent=f"{margin}    ", subsequent_indent=f"{margin}    "))

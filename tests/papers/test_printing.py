@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from fmcore.experiments.config.meanings import meanings
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.papers import blocks, catalog, measurements, printing, tables
 
@@ -123,3 +124,28 @@ def test_a_paper_is_named_above_its_own_blocks(capsys, tmp_path):
     assert out.startswith("Lee et al. 2025, table 7: paper against ours; blank where nothing was run")
     assert "Geometry of" not in out
     assert blocks.cell(1234.5) == "1,234.50"
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "lee2025/digits/ot", "bertrand2025/digits/collapse", "lee2025/geometry/digits"]
+)
+def test_every_setting_is_explained(name, capsys):
+    one = catalog.EXPERIMENTS.get(name) or measurements.by_name(name)
+    without = [setting for setting, text in meanings(one).items() if not text and setting != "experiment"]
+    assert without == []
+    printing.show_settings(one, explain=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines[1:]) <= 110
+
+
+def test_what_a_setting_means_is_its_docstring_and_its_choices():
+    said = meanings(catalog.by_name("digits"))
+    assert said["coupling"].startswith("which source sample meets which image in a batch")
+    assert said["coupling"].endswith("[independent, minibatch_ot, nearest_noise, reflow]")
+    assert (
+        said["training.beta2"]
+        == said["training.beta1"]
+        == "decay of Adam's averages of the gradient and of its square."
+    )
+    assert said["network.heads"] == "number of attention heads."
+    assert "[classifier, inception, dinov2]" in said["evaluation.features"]

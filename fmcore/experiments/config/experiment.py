@@ -56,6 +56,7 @@ class Configuration:
         data_dir: folder that holds the data set; none for the one in the environment variable FMCORE_DATA, or else the
             package's own, and for digits, which come with scikit-learn. It says where the data is, not what is done:
             records leave it out, and a run may be resumed with another.
+        size: height and width that the images of data=folder are reduced to; none for other data.
         path: name of a path; see `fmcore.paths`.
         sigma_min: standard deviation that the OT path keeps at the data. The paper's text gives no value; 0 is the
             rectified flow.
@@ -87,8 +88,9 @@ class Configuration:
     __pydantic_config__ = EXTRA_FORBIDDEN
 
     experiment: str
-    data: Literal["digits", "cifar10", "imagenet32", "imagenet64", "imagenet128", "celeba64"]
+    data: Literal["digits", "cifar10", "imagenet32", "imagenet64", "imagenet128", "celeba64", "folder"]
     data_dir: str | None = None
+    size: int | None = None
     path: Literal["rectified", "ot", "variance_preserving", "variance_exploding", "cosine"] = "rectified"
     sigma_min: float = 0.0
     coupling: Literal["independent", "minibatch_ot", "nearest_noise", "reflow"] = "independent"
@@ -123,6 +125,11 @@ class Configuration:
     def __post_init__(self) -> None:
         checked(self)
         check_data_dir(self.data, self.data_dir)
+        if (self.data == "folder") != (self.size is not None):
+            raise ValueError(
+                f"data={self.data} with size={self.size}: images of a folder of your own are reduced to a size, for "
+                "example data=folder data_dir=FOLDER size=32, and other data have theirs"
+            )
         self._check_path()
         self._check_loss()
         if self.train_images is not None and self.train_images < 2:

@@ -20,6 +20,7 @@ ADDED: dict[str, Any] = {
     ),
     "source.tau": None,
     "source.threshold": None,
+    "size": None,
     "teacher": None,
     "teacher_pairs": None,
     "labels": False,

@@ -85,7 +85,7 @@ def evaluate_run(run: Run, if_not_written: Callable[[dict[str, Any]], object] | 
         nearest = distributed.first(lambda: nearest_distances(run, list(generated.images.split(count)), real))
         classes = classes_found(run, classifier, generated)
         curve = measured_curve(run, frechet.classifier_only(spaces))
-        budgets = measured_budgets(run, spaces[0], generated)
+        budgets = measured_budgets(run, spaces[0], generated) if spaces else {}
         pictures: list[Callable[[], None]] = []
         exact = distributed.first(lambda: beside_exact(run, pictures))
 
@@ -94,7 +94,7 @@ def evaluate_run(run: Run, if_not_written: Callable[[dict[str, Any]], object] | 
             **how_samples_were_drawn(run, generated),
             "reference": f"train split ({len(data.train)} images, no flips)",
             "held_out_reference": f"{len(real)} of {len(data.held_out)} held-out images, no flips",
-            "feature_space": "; ".join(one.space.says for one in spaces),
+            "feature_space": "; ".join(one.space.says for one in spaces) or "none, since the images have no classes",
             "classifier_accuracy_on_held_out": None if classifier is None else classifier.accuracy,
             **likelihood,
             **classes,

@@ -62,9 +62,12 @@ def spread(count: int, wanted: int | None) -> Tensor:
 
 
 def trained_classifier(run: Run) -> TrainedClassifier | None:
-    """The classifier of the data set, which is kept between runs; None if its features are not asked for."""
+    """The classifier of the data set, which is kept between runs; None if its features are not asked for.
+
+    Of images without classes there is none, and no distance in its features: a folder of photographs may have none.
+    """
     settings = run.configuration.evaluation
-    if "classifier" not in settings.features:
+    if "classifier" not in settings.features or run.data.num_classes < 2:
         return None
     return cached_classifier(run.data, settings.evaluation_seed, settings.classifier_steps, run.device)
 

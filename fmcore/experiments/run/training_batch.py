@@ -149,5 +149,9 @@ def time_drawer(configuration: Configuration) -> Callable[[int, torch.Generator]
 
 def load_data(configuration: Configuration) -> ImageData:
     """The data set of a configuration; the errors of `fmcore.data.by_name` say what is missing and where to get it."""
-    place = configuration.data_dir
-    return data.by_name(configuration.data, None if place is None else Path(place).expanduser())
+    place = None if configuration.data_dir is None else Path(configuration.data_dir).expanduser()
+    if configuration.size is None:
+        return data.by_name(configuration.data, place)
+    if place is None:
+        raise ValueError("data=folder needs data_dir=FOLDER: the folder that your images are in")
+    return data.image_folder(place, configuration.size)
