@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 # Flags that stand alone; every other one is followed by its value.
-ALONE = {"-h", "--help", "--resume", "--overwrite", "--pruned"}
+ALONE = {"-h", "--help", "--resume", "--overwrite", "--pruned", "--explain"}
 
 
 def ordered(arguments: Sequence[str]) -> list[str]:

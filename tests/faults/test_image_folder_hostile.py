@@ -33,16 +33,15 @@ def bomb(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
 
 
-def rational_size(path):
-    """A TIFF file whose width is a fraction, on which Pillow fails with a TypeError."""
+def fractional_place(path):
+    """A TIFF file whose pixels start at byte 8.5, on which Pillow fails with a TypeError."""
     FIRST.save(path, format="TIFF")
     content = bytearray(path.read_bytes())
     first = struct.unpack("<I", content[4:8])[0]
     entries = struct.unpack("<H", content[first : first + 2])[0]
     for entry in range(first + 2, first + 2 + 12 * entries, 12):
-        if struct.unpack("<H", content[entry : entry + 2])[0] == 256:
-            content[entry + 2 : entry + 4] = struct.pack("<H", 11)  # a number with a point
-            content[entry + 8 : entry + 12] = struct.pack("<f", 8.5)
+        if struct.unpack("<H", content[entry : entry + 2])[0] == 273:
+            content[entry + 2 : entry + 12] = struct.pack("<HIf", 11, 1, 8.5)  # kind 11: numbers with a point
     path.write_bytes(content)
 
 
@@ -59,7 +58,7 @@ DOES_NOT_DECODE = {
         lambda path: FIRST.save(path, format="EPS"),
         "program.png does not decode: it is PostScript, a program, which is never run",
     ),
-    "fraction.png": (rational_size, "fraction.png does not decode: "),
+    "fraction.png": (fractional_place, "fraction.png does not decode: .*cannot be interpreted as an integer"),
 }
 NO_FILES = {
     "pipe.png": (lambda path: os.mkfifo(path), "pipe.png is a pipe where a file is expected"),

@@ -59,7 +59,7 @@ def correlated(n: int, d: int, seed: int) -> Tensor:
 
 
 def distance_from_points(a: Tensor, b: Tensor) -> float:
-    """The distance without roots of matrices: A^1/2 B^1/2 has the singular values of the inner products of centred points."""
+    """The distance without a matrix root: A^1/2 B^1/2 has the singular values of the centred inner products."""
     products = (a - a.mean(0)) @ (b - b.mean(0)).T / ((len(a) - 1) * (len(b) - 1)) ** 0.5
     between = (a.mean(0) - b.mean(0)).square().sum()
     return float(between + a.var(0).sum() + b.var(0).sum() - 2 * torch.linalg.svdvals(products).sum())
