@@ -7,6 +7,7 @@ from PIL import Image
 
 from fmcore import data
 from fmcore.data import digits
+from fmcore.data.photographs import name_hash
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.experiments.evaluate.evaluation import evaluate_run
 from fmcore.experiments.run.finished import Run
@@ -69,23 +70,32 @@ def test_images_without_classes_have_no_classifier(folder, tmp_path):
         train_run(with_overrides(row, ["labels=true"]), tmp_path / "other", progress=False)
 
 
-def test_the_same_pixels_train_to_the_same_numbers(folder, tmp_path, monkeypatch):
-    """Images that are read from files, or held in memory in the same order, are one data set."""
-    row = with_overrides(catalog.by_name("own_images"), [*SMALL, f"data_dir={folder}", "size=8"])
-    images = load_data(row)
-    train_run(row, tmp_path / "one", progress=False)
-    held = data.ImageData(
-        "folder",
-        images.train.clone(),
-        images.held_out.clone(),
-        images.train_labels.clone(),
-        images.held_out_labels.clone(),
-        classes=images.classes,
-    )
+def test_a_data_set_written_as_files_trains_to_the_same_numbers(tmp_path, own_cache, monkeypatch):
+    """Photographs of random pixels, once held in memory and once as PNG files whose names keep their order."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (60, 3, 8, 8), generator=draw).to(torch.uint8)
+    labels = torch.randint(3, (60,), generator=draw)
+    held = data.ImageData("folder", pixels[:48], pixels[48:], labels[:48], labels[48:], classes=("a", "b", "c"))
+    for split, images, classes in (
+        ("train", held.train, held.train_labels),
+        ("val", held.held_out, held.held_out_labels),
+    ):
+        names = [f"{name}/{number}.png" for name in held.classes for number in range(200)]
+        names = sorted(names, key=name_hash)  # the order of a folder
+        for image, label in zip(images, classes.tolist(), strict=True):
+            place = next(k for k, name in enumerate(names) if name.startswith(held.classes[label]))
+            name, names = names[place], names[place + 1 :]
+            file = tmp_path / "photos" / split / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+    settings = [*SMALL, f"data_dir={tmp_path / 'photos'}", "size=8", "labels=true"]
+    row = with_overrides(catalog.by_name("own_images"), settings)
+    train_run(row, tmp_path / "files", progress=False)
     monkeypatch.setattr(data, "image_folder", lambda *_: held)
-    train_run(row, tmp_path / "other", progress=False)
-    one, other = (Run(tmp_path / name).network.state_dict() for name in ("one", "other"))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    train_run(row, tmp_path / "memory", progress=False)
+    one, other = (Run(tmp_path / name) for name in ("files", "memory"))
+    assert one.digest == other.digest
+    assert (tmp_path / "files" / "losses.csv").read_bytes() == (tmp_path / "memory" / "losses.csv").read_bytes()
 
 
 @pytest.mark.parametrize(
