@@ -81,7 +81,7 @@ def test_a_data_set_written_as_files_trains_to_the_same_numbers(tmp_path, own_ca
         ("val", held.held_out, held.held_out_labels),
     ):
         names = [f"{name}/{number}.png" for name in held.classes for number in range(200)]
-        names = sorted(names, key=name_hash)  # the order of a folder
+        names = sorted(names, key=lambda name: name_hash(f"{split}/{name}"))  # the order of a folder
         for image, label in zip(images, classes.tolist(), strict=True):
             place = next(k for k, name in enumerate(names) if name.startswith(held.classes[label]))
             name, names = names[place], names[place + 1 :]

@@ -96,3 +96,39 @@ def test_it_learns_the_velocity_of_a_gaussian_flow(model):
     with torch.no_grad():
         error = (model(x, t) - truth.velocity(x, t)).square().mean()
     assert error < 0.05 * truth.velocity(x, t).square().mean()
+
+
+class TestLabels:
+    @pytest.fixture
+    def told(self):
+        torch.manual_seed(0)
+        return networks.MLP(2, width=16, depth=2, num_classes=3)
+
+    def test_each_class_has_its_velocity_and_none_is_the_last(self, told):
+        x = torch.randn(1, 2).expand(4, 2)
+        of_each = told(x, 0.5, torch.tensor([0, 1, 2, 3]))
+        assert len({tuple(row) for row in of_each.tolist()}) == 4
+        torch.testing.assert_close(told(x, 0.5), of_each[3:].expand(4, 2))
+        assert torch.equal(told(x, 0.5, [2, 2, 2, 2]), told(x, 0.5, torch.full((4,), 2)))
+
+    def test_samples_are_guided(self, told):
+        from fmcore.guidance import guided
+
+        x, labels = torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+        expected = told(x, 0.5) + 2 * (told(x, 0.5, labels) - told(x, 0.5))
+        torch.testing.assert_close(guided(told, labels, 2.0)(x, torch.tensor(0.5)), expected)
+
+    def test_without_labels_the_weights_are_those_of_before(self, told):
+        torch.manual_seed(0)
+        plain = networks.MLP(2, width=16, depth=2)
+        assert plain.state_dict().keys() == told.state_dict().keys() - {"label.weight"}
+        for name, value in plain.state_dict().items():
+            assert torch.equal(value, told.state_dict()[name])
+
+    def test_labels_that_cannot_be_are_refused(self, told, model):
+        with pytest.raises(ValueError, match="this network was built without labels"):
+            model(torch.zeros(3, 2), 0.5, torch.zeros(3, dtype=torch.int64))
+        with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
+            told(torch.zeros(1, 2), 0.5, torch.tensor([4]))
+        with pytest.raises(ValueError, match="num_classes"):
+            networks.MLP(2, num_classes=0)
