@@ -16,35 +16,22 @@ record.json            what was run, on what, and what came out
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fmcore import distributed, sources
+from fmcore import distributed
 from fmcore.atomic import write_file
-from fmcore.data.images import ImageData
 from fmcore.experiments import records, sealed
 from fmcore.experiments.config.experiment import Configuration
 from fmcore.experiments.config.overrides import flat, without_place
-from fmcore.experiments.run import fitted_source, precision, pruning_axes, reflow, same_data, warm_start
-from fmcore.experiments.run.fitted_source import FittedSource
-from fmcore.experiments.run.folder import (
-    CHECKPOINT,
-    PAIRS,
-    RECORD,
-    WEIGHTS,
-    begin,
-    check_folder,
-    read_configuration,
-    write_configuration,
-)
-from fmcore.experiments.run.identity import Identity, identity
+from fmcore.experiments.run import fitted_source, precision, reflow, same_data, warm_start
+from fmcore.experiments.run.folder import CHECKPOINT, RECORD, WEIGHTS, write_configuration
+from fmcore.experiments.run.identity import identity
 from fmcore.experiments.run.network import build_network
-from fmcore.experiments.run.pruning_axes import axes_to_prune, keep_axes, keep_found
+from fmcore.experiments.run.ready import check_network, make_ready
 from fmcore.experiments.run.snapshots import Snapshots
 from fmcore.experiments.run.training_batch import batch_loss, batch_maker, load_data, training_images, training_rows
 from fmcore.experiments.run.weights import keep_weights
@@ -98,17 +85,7 @@ def train_run(
         parts_of_batch(settings, distributed.rank(), distributed.processes())
         check_network(model, images)
         start = None if resume and (folder / CHECKPOINT).exists() else warm_start.load(configuration, model)
-
-        def begin_or_go_on() -> None:
-            pairs = None
-            if configuration.teacher is not None and not (resume and (folder / PAIRS).exists()):
-                check_folder(configuration, images, folder, resume, overwrite)  # before the long work
-                pairs = reflow.make(configuration, configuration.teacher_pairs or len(train_on))
-            make_ready(configuration, images, train_on, folder, run, resume, overwrite, start)
-            if pairs is not None:
-                reflow.keep(pairs, folder, run)
-
-        distributed.first(begin_or_go_on)
+        distributed.first(lambda: make_ready(configuration, images, train_on, folder, run, resume, overwrite, start))
         start = warm_start.kept(folder)
         source = fitted_source.of_run(configuration, folder, images, train_on, run)
         snapshots = Snapshots(folder, configuration.evaluation.curve_every, run)
@@ -187,72 +164,3 @@ def has_record(folder: Path, digest: str) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and "training" in found and found.get("weights_digest", digest) == digest
-
-
-def make_ready(
-    configuration: Configuration,
-    images: ImageData,
-    train_on: Tensor,
-    folder: Path,
-    run: Identity,
-    resume: bool,
-    overwrite: bool,
-    start: dict[str, Any] | None = None,
-) -> None:
-    """Make the folder ready for a run; whatever can fail comes before anything is replaced; raises as `train_run`."""
-    goes_on = check_folder(configuration, images, folder, resume, overwrite)
-    if goes_on and ((folder / fitted_source.FILE).exists() or (folder / CHECKPOINT).exists()):
-        source = fitted_source.of_run(configuration, folder, images, train_on, run)
-        file = folder / pruning_axes.FILE
-        check_sources(
-            configuration, source, lambda tau: keep_axes(images, train_on, configuration.flips, tau, file, run)
-        )
-        # data_dir may be another; the steps are more only once they have been made
-        steps = read_configuration(folder).training.steps
-        write_configuration(replace(configuration, training=replace(configuration.training, steps=steps)), folder)
-        if not (folder / CHECKPOINT).exists():  # else nobody knows what a run of an earlier version has seen
-            same_data.keep(images, folder)
-        return
-    fitted = fitted_source.fit(configuration.source, images, train_on, configuration.flips, configuration.training.seed)
-    source = fitted_source.from_fitted(configuration, fitted, images, train_on)
-    axes = check_sources(configuration, source, lambda tau: axes_to_prune(images, train_on, configuration.flips, tau))
-    begin(configuration, images, folder, run, fitted, overwrite)
-    warm_start.keep(start, folder)
-    if axes is not None:
-        tau = configuration.evaluation.prune_tau
-        keep_found(axes, train_on, configuration.flips, tau, folder / pruning_axes.FILE, run)
-
-
-def check_network(model: nn.Module, images: ImageData) -> None:
-    """Raise ValueError if the network cannot be evaluated: found before anything is replaced, and not at step 0."""
-    device = distributed.local_device()
-    x = torch.zeros(1, *images.shape, device=device)
-    was = model.training
-    model.eval()  # draws nothing, so the training stays the one that it is without this
-    try:
-        with torch.no_grad():
-            model(x, torch.zeros(1, device=device))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"the network cannot be evaluated: {str(error).splitlines()[0]}; change its settings"
-        ) from None
-    finally:
-        model.train(was)
-
-
-def check_sources(
-    configuration: Configuration, source: FittedSource, find: Callable[[float], sources.PruningAxes]
-) -> sources.PruningAxes | None:
-    """The axes that the evaluation prunes, if it does; `find` gives those of a tau.
-
-    Raises:
-        ValueError: if samples of a pruned source cannot be drawn, those of training or those of the evaluation.
-    """
-    tau, threshold = configuration.evaluation.prune_tau, configuration.evaluation.prune_threshold
-    if configuration.source.distribution == "pruned":
-        fitted_source.check_starts(source.source)
-    if tau is None or threshold is None:
-        return None
-    axes = find(tau)
-    fitted_source.check_starts(fitted_source.pruned_start(source, threshold, axes)[1])
-    return axes
