@@ -30,7 +30,8 @@ def status_of(command: Callable[[], object], out_of_memory: Callable[[Exception]
     with stopping.stoppable():
         try:
             try:
-                command()
+                with stopping.saying(lambda: stopping.NOTHING):
+                    command()
             finally:
                 sys.stdout.flush()  # here, where it may fail, and not at the end of Python
         except BrokenPipeError:

@@ -16,6 +16,10 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Signals within so many seconds of the first are the same occasion: a terminal tells all processes, torchrun its own.
 OCCASION = 2.0
+NOTHING = "nothing was kept; run the same command again"
+# The number of the signal that asked this process to stop. Code that is interrupted at a bad moment, in the middle of an
+# import say, may swallow that and fail with something else: it is a stop all the same.
+_ASKED: list[int] = []
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,11 +46,13 @@ def stoppable() -> Iterator[None]:
         yield
         return
     since: list[float] = []
+    _ASKED.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not since:
             since.append(now)
+            _ASKED.append(number)
             raise Stopped(number)
         if now - since[0] > OCCASION:
             os._exit(128 + number)
@@ -60,6 +66,13 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def as_stop(error: BaseException) -> BaseException:
+    """An error as it is, or, once this process was asked to stop, the stop that has led to it."""
+    if isinstance(error, Stopped) or not (_ASKED or isinstance(error, KeyboardInterrupt)):
+        return error
+    return Stopped(_ASKED[0] if _ASKED else signal.SIGINT)
+
+
 @contextmanager
 def saying(kept: Callable[[], str]) -> Iterator[None]:
     """Within, a stop is told what was kept; the innermost of these has the word.
@@ -69,9 +82,11 @@ def saying(kept: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt as stop:
-        found = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
-        if found.kept is None:
+    except (KeyboardInterrupt, Exception) as error:
+        found = as_stop(error)
+        if found is error and not isinstance(found, Stopped):
+            raise
+        if isinstance(found, Stopped) and found.kept is None:
             found.kept = kept()
         raise found from None
 
@@ -83,4 +98,4 @@ def sentence(stop: KeyboardInterrupt) -> tuple[str, int]:
     rank = os.environ.get("RANK", "0")
     if rank != "0" and "WORLD_SIZE" in os.environ:
         return f"process {rank} stopped ({by})", 128 + found.number
-    return f"stopped ({by}): {found.kept or 'nothing was kept; run the same command again'}", 128 + found.number
+    return f"stopped ({by}): {found.kept or NOTHING}", 128 + found.number

@@ -207,3 +207,31 @@ def test_signals_do_afterwards_what_they_did_before():
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"), stoppable():
         signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+SWALLOWED = """
+import sys
+from fmcore.console import ending, stopping
+def loading():
+    try:
+        import os, signal, time
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    except BaseException:
+        raise RecursionError("half of a module is loaded") from None
+def within():
+    with stopping.saying(lambda: "the first half is kept"):
+        loading()
+sys.exit(ending.status_of(within if sys.argv[1:] else loading, lambda error: None))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"), [([], "nothing was kept; run the same command again"), (["x"], "the first half is kept")]
+)
+def test_what_fails_because_it_was_stopped_is_a_stop(arguments, kept):
+    """An import that is interrupted swallows that, and fails with something of its own."""
+    with python(["-c", SWALLOWED, *arguments], environment(), separate_errors=True) as process:
+        _, said = process.communicate(PATIENCE)
+    assert said.strip() == f"stopped (Ctrl-C): {kept}"
+    assert process.returncode == 130
