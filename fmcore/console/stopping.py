@@ -17,8 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Signals within so many seconds of the first are the same occasion: a terminal tells all processes, torchrun its own.
 OCCASION = 2.0
 NOTHING = "nothing was kept; run the same command again"
-# The number of the signal that asked this process to stop. Code that is interrupted at a bad moment, in the middle of an
-# import say, may swallow that and fail with something else: it is a stop all the same.
+# The number of the signal that asked this process to stop. Code that is interrupted at a bad moment, in the middle of
+# an import say, may swallow that and fail with something else: it is a stop all the same.
 _ASKED: list[int] = []
 
 
