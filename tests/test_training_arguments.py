@@ -55,7 +55,7 @@ def test_scalars_of_numpy_are_kept_as_pythons_and_a_run_with_them_resumes(tmp_pa
         ({"lr": "1e-3"}, "lr='1e-3'"),
         ({"compile": 1}, "compile=1"),
         ({"decay": "Linear"}, "unknown decay 'Linear': choose one of cosine, linear, none"),
-        ({"precision": "fp16"}, "unknown precision 'fp16': choose one of bf16, fp32, tf32"),
+        ({"precision": "fp16"}, "unknown precision 'fp16': choose one of auto, bf16, fp32, tf32"),
         ({"coupling_batch": 4.0}, "coupling_batch=4.0"),
         ({"minutes": float("inf")}, "minutes"),
         ({"ema": float("nan")}, "ema"),
@@ -176,3 +176,8 @@ def test_a_generator_has_the_seed_of_its_purpose():
     assert seeded_generator(3, "noise", torch.device("cpu")).device.type == "cpu"
     order = torch.randperm(10, generator=seeded_generator(7, "epoch 0"))
     assert torch.equal(batch_rows(10, 0, 10, 7), order)
+
+
+def test_a_precision_must_be_named_here():
+    with pytest.raises(ValueError, match="precision=auto is settled where an experiment is run"):
+        run(config=replace(CONFIG, precision="auto"))

@@ -42,6 +42,14 @@ def check_network(model: Any) -> None:
         )
 
 
+def check_precision(config: TrainingConfig) -> None:
+    """Raise ValueError for a precision that is still to be found out, which runs of experiments do."""
+    if config.precision == "auto":
+        raise ValueError(
+            "precision=auto is settled where an experiment is run; here, name it: fp32, or bf16 where the hardware has it"
+        )
+
+
 def check_data(data: Any) -> None:
     """Raise TypeError or ValueError unless these are rows of which ``data[rows]`` can be a batch; see `Rows`."""
     rows = "a batch is data[rows], for a tensor of row numbers"

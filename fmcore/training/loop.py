@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fmcore import distributed
-from fmcore.training.arguments import check_data, check_network, parts_of_batch
+from fmcore.training.arguments import check_data, check_network, check_precision, parts_of_batch
 from fmcore.training.batches import Prepare, Rows
 from fmcore.training.checkpointing import Checkpointer, Keep
 from fmcore.training.config import TrainingConfig
@@ -112,6 +112,7 @@ def train(
     """
     check_network(model)
     check_data(data)
+    check_precision(config)
     device = next(model.parameters()).device
     checkpoints = Checkpointer(None if checkpoint is None else Path(checkpoint), keep, belongs_to)
     with ExitStack() as stack:

@@ -54,7 +54,7 @@ def test_nfe_is_averaged_over_images_not_over_chunks(folder):
     run = Run(folder)
     counts = iter([10, 40])
 
-    def sample(n, generator, source=None, variant=None):
+    def sample(n, generator, source=None, variant=None, labels=None):
         return type("Solution", (), {"x": torch.zeros(n, *run.data.shape), "nfe": next(counts)})
 
     run.sample = sample
