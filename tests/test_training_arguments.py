@@ -179,5 +179,5 @@ def test_a_generator_has_the_seed_of_its_purpose():
 
 
 def test_a_precision_must_be_named_here():
-    with pytest.raises(ValueError, match="precision=auto is settled where an experiment is run"):
+    with pytest.raises(ValueError, match="precision=auto is settled where an experiment is run: name it here"):
         run(config=replace(CONFIG, precision="auto"))

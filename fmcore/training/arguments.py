@@ -46,7 +46,7 @@ def check_precision(config: TrainingConfig) -> None:
     """Raise ValueError for a precision that is still to be found out, which runs of experiments do."""
     if config.precision == "auto":
         raise ValueError(
-            "precision=auto is settled where an experiment is run; here, name it: fp32, or bf16 where the hardware has it"
+            "precision=auto is settled where an experiment is run: name it here, fp32 or bf16 where the hardware has it"
         )
 
 
