@@ -153,7 +153,7 @@ def test_a_kept_network_knows_the_classes(run, tmp_path):
     [
         (["guidance_scale=2"], "guidance_scale=2.0 needs a network that knows classes: train with labels=true"),
         (["labels=true", "label_dropout=0", "guidance_scale=2"], "set label_dropout=0.1"),
-        (["labels=true", "label_dropout=1.5"], "label_dropout is a probability from 0 to 1"),
+        (["labels=true", "label_dropout=1.5"], "label_dropout is a probability from 0 to below 1"),
         (["labels=true", "loss=empirical_flow_matching", "bank=8"], "labels=true with bank=8"),
         (["labels=true", "dequantize=false", "velocity_pairs=4"], "labels=true with velocity_pairs"),
     ],

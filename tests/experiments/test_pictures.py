@@ -123,3 +123,10 @@ def test_of_a_network_that_knows_classes_each_has_a_column(figures, tmp_path):
     np.testing.assert_allclose(images_in(drawn, 20, 10)[13], grey(GENERATED[labels == 3])[1], atol=1e-6)
     sevens = run.data.held_out[run.data.held_out_labels == 7]
     np.testing.assert_allclose(images_in(real, 20, 10)[[7, 17]], grey(sevens[:2]), atol=1e-6)
+
+
+def test_where_a_class_is_missing_there_are_no_columns(figures, tmp_path):
+    run = MadeRun(tmp_path, "method=euler", "solver_steps=3")
+    few = Samples(GENERATED, torch.full((20,), 7.0), torch.arange(20) % 9)
+    pictures.samples_figure(run, few, tmp_path / "samples.png", columns=4)
+    np.testing.assert_allclose(images_in(figures[0].axes[0], 16, 4), grey(GENERATED[:16]), atol=1e-6)

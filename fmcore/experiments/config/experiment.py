@@ -169,8 +169,8 @@ class Configuration:
 
     def _check_labels(self) -> None:
         """Raise ValueError if labels are asked for together with what knows no classes, or guidance without labels."""
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout is a probability from 0 to 1, got {self.label_dropout}")
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(f"label_dropout is a probability from 0 to below 1, got {self.label_dropout}")
         if not self.labels:
             if self.evaluation.guidance_scale != 1:
                 raise ValueError(

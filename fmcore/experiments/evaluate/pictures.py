@@ -29,8 +29,9 @@ def samples_figure(run: Run, generated: Samples, file: Path, columns: int = 8) -
     nfe = round(float(generated.nfe.mean()))
     made, real = generated.images, data.held_out
     if generated.labels is not None and data.num_classes <= MOST_CLASSES:
-        columns = data.num_classes
-        made, real = made[by_class(generated.labels, columns)], real[by_class(data.held_out_labels, columns)]
+        sheets = by_class(generated.labels, data.num_classes), by_class(data.held_out_labels, data.num_classes)
+        if all(len(rows) for rows in sheets):  # else a class is missing in one of them
+            columns, made, real = data.num_classes, made[sheets[0]], real[sheets[1]]
     count = min(columns * min(columns, 8), len(made), len(real))
     try:
         from matplotlib.figure import Figure
