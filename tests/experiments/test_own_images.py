@@ -91,11 +91,19 @@ def test_a_data_set_written_as_files_trains_to_the_same_numbers(tmp_path, own_ca
     settings = [*SMALL, f"data_dir={tmp_path / 'photos'}", "size=8", "labels=true"]
     row = with_overrides(catalog.by_name("own_images"), settings)
     train_run(row, tmp_path / "files", progress=False)
-    monkeypatch.setattr(data, "image_folder", lambda *_: held)
+    monkeypatch.setattr(data, "image_folder", lambda *_, **__: held)
     train_run(row, tmp_path / "memory", progress=False)
     one, other = (Run(tmp_path / name) for name in ("files", "memory"))
     assert one.digest == other.digest
     assert (tmp_path / "files" / "losses.csv").read_bytes() == (tmp_path / "memory" / "losses.csv").read_bytes()
+
+
+def test_what_does_not_decode_is_refused_or_left_out(folder, own_cache):
+    (folder / "train" / "0" / "torn.png").write_bytes(b"no image")
+    row = with_overrides(catalog.by_name("own_images"), [f"data_dir={folder}", "size=8"])
+    with pytest.raises(ValueError, match=r"torn\.png does not decode: it is no image.*skip_broken=True"):
+        load_data(row)
+    assert len(load_data(with_overrides(row, ["skip_broken=true"])).train) == 80
 
 
 @pytest.mark.parametrize(
@@ -103,6 +111,7 @@ def test_a_data_set_written_as_files_trains_to_the_same_numbers(tmp_path, own_ca
     [
         (["data=folder"], "images of a folder of your own are reduced to a size"),
         (["size=32"], "data=digits with size=32"),
+        (["skip_broken=true"], "it is for data=folder"),
     ],
 )
 def test_a_folder_has_a_size_and_others_have_theirs(settings, words):

@@ -57,6 +57,7 @@ class Configuration:
             package's own, and for digits, which come with scikit-learn. It says where the data is, not what is done:
             records leave it out, and a run may be resumed with another.
         size: height and width that the images of data=folder are reduced to; none for other data.
+        skip_broken: leave out what does not decode of data=folder, in place of an error that names the first such file.
         path: name of a path; see `fmcore.paths`.
         sigma_min: standard deviation that the OT path keeps at the data. The paper's text gives no value; 0 is the
             rectified flow.
@@ -91,6 +92,7 @@ class Configuration:
     data: Literal["digits", "cifar10", "imagenet32", "imagenet64", "imagenet128", "celeba64", "folder"]
     data_dir: str | None = None
     size: int | None = None
+    skip_broken: bool = False
     path: Literal["rectified", "ot", "variance_preserving", "variance_exploding", "cosine"] = "rectified"
     sigma_min: float = 0.0
     coupling: Literal["independent", "minibatch_ot", "nearest_noise", "reflow"] = "independent"
@@ -130,6 +132,8 @@ class Configuration:
                 f"data={self.data} with size={self.size}: images of a folder of your own are reduced to a size, for "
                 "example data=folder data_dir=FOLDER size=32, and other data have theirs"
             )
+        if self.skip_broken and self.data != "folder":
+            raise ValueError(f"skip_broken=true with data={self.data}: it is for data=folder, so leave it out")
         self._check_path()
         self._check_loss()
         if self.train_images is not None and self.train_images < 2:

@@ -21,6 +21,7 @@ ADDED: dict[str, Any] = {
     "source.tau": None,
     "source.threshold": None,
     "size": None,
+    "skip_broken": False,
     "teacher": None,
     "teacher_pairs": None,
     "labels": False,

@@ -154,4 +154,4 @@ def load_data(configuration: Configuration) -> ImageData:
         return data.by_name(configuration.data, place)
     if place is None:
         raise ValueError("data=folder needs data_dir=FOLDER: the folder that your images are in")
-    return data.image_folder(place, configuration.size)
+    return data.image_folder(place, configuration.size, skip_broken=configuration.skip_broken)
