@@ -22,6 +22,7 @@ from fmcore.console import errors, signs
 
 TINY = [
     "channels=8",
+    "multipliers=1",
     "attention=",
     "batch=8",
     "method=euler",

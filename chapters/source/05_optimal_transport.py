@@ -802,7 +802,7 @@ for name in kinds:
 # does that lead astray? Train on the nearest of 16, then start once from fresh noise and once from noise taken in the same
 # way for other data points.
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "skip"}
 on_near = train_on(couplings.FixedPairs(near[16], points)).ema
 others = torch.Generator().manual_seed(41)
 as_taken, _ = couplings.NearestNoise(16)(torch.randn(4000, 2, generator=others), data.toy.eight_gaussians(4000, others))
@@ -810,6 +810,8 @@ near_ends = {
     name: solvers.solve(on_near, x0, rtol=1e-3, atol=1e-3).x for name, x0 in (("all", many), ("taken", as_taken))
 }
 near_stray = {name: stray(x) for name, x in near_ends.items()}
+
+# %% slideshow={"slide_type": "subslide"}
 figure, axes = plotting.canvas(1, 3, height=3.3)
 panels = {
     "noise taken in training": near[16][:2000],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def digits() -> ImageData:
     table = torch.from_numpy(read_table())
     pixels, labels = table[:, :-1].reshape(-1, 8, 8).to(torch.uint8), table[:, -1].to(torch.int64)
     check_pixels(pixels)
-    order = shuffled(len(pixels))
+    order = torch.tensor(shuffled(len(pixels)))
     train, held_out = order[:TRAIN_IMAGES], order[TRAIN_IMAGES:]
     images = pixels.unsqueeze(1)
     return ImageData("digits", images[train], images[held_out], labels[train], labels[held_out], LEVELS)
@@ -48,17 +49,24 @@ def read_table() -> NDArray[np.floating]:
     for folder in (package.submodule_search_locations or []) if package else []:
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if file.is_file():
-            with gzip.open(file, "rt") as lines:
-                return np.loadtxt(lines, delimiter=",")
+            return _numbers(file).copy()
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     return np.column_stack([bunch.data, bunch.target])
 
 
-def shuffled(n: int) -> list[int]:
+@lru_cache
+def _numbers(file: Path) -> NDArray[np.floating]:
+    """The table in a file, which is read once: a program that loads many runs loads the digits as often."""
+    with gzip.open(file, "rt") as lines:
+        return np.loadtxt(lines, delimiter=",")
+
+
+@lru_cache
+def shuffled(n: int) -> tuple[int, ...]:
     """0..n-1 ordered by a hash: a shuffle that no change of a random generator can alter."""
-    return sorted(range(n), key=lambda index: hashlib.sha256(f"digit {index}".encode()).digest())
+    return tuple(sorted(range(n), key=lambda index: hashlib.sha256(f"digit {index}".encode()).digest()))
 
 
 def check_pixels(pixels: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ from fmcore.experiments.run.finished import Run
 from fmcore.experiments.run.train import train_run
 from fmcore.papers import catalog
 
-TINY = ["channels=8", "attention=", "batch=8", "checkpoint_every=2", "warmup=4", "steps=9"]
+TINY = ["channels=8", "multipliers=1", "attention=", "batch=8", "checkpoint_every=2", "warmup=4", "steps=9"]
 CONFIGURATION = with_overrides(catalog.by_name("digits"), TINY)
 FAST = ["method=heun", "solver_steps=4", "sample_precision=bf16"]
 

@@ -19,7 +19,16 @@ from fmcore.experiments.run.train import train_run
 from fmcore.losses import conditional_flow_matching
 from fmcore.papers import catalog
 
-TINY = ["channels=8", "attention=", "steps=6", "batch=8", "warmup=2", "classifier_steps=5", "nearest_images=5"]
+TINY = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "steps=6",
+    "batch=8",
+    "warmup=2",
+    "classifier_steps=5",
+    "nearest_images=5",
+]
 TINY += ["method=euler", "solver_steps=2", "rtol=0.1", "atol=0.1", "set_images=10", "likelihood_images=4"]
 KEPT = sorted(file.stem for file in pretrained.FOLDER.glob("*.safetensors"))
 

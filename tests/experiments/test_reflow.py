@@ -13,7 +13,16 @@ from fmcore.papers import catalog
 from fmcore.solvers import solve
 from fmcore.tensor_file import read_tensors
 
-SMALL = ["channels=8", "attention=", "batch=16", "warmup=1", "decay=none", "method=euler", "solver_steps=3"]
+SMALL = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "batch=16",
+    "warmup=1",
+    "decay=none",
+    "method=euler",
+    "solver_steps=3",
+]
 
 
 @pytest.fixture(scope="module")

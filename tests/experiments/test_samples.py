@@ -16,7 +16,16 @@ from tests.forked import python
 
 pytestmark = pytest.mark.xdist_group("forked processes")
 
-SETTINGS = ["channels=8", "attention=", "steps=2", "batch=8", "set_images=10", "solver_batch=4", "likelihood_images=6"]
+SETTINGS = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "steps=2",
+    "batch=8",
+    "set_images=10",
+    "solver_batch=4",
+    "likelihood_images=6",
+]
 SETTINGS += ["rtol=0.1", "atol=0.1", "draws=2", "probe_repeats=2", "classifier_steps=20", "generated_sets=2"]
 
 

@@ -13,7 +13,16 @@ from fmcore.experiments.run.finished import Run
 from fmcore.experiments.run.train import train_run
 from fmcore.papers import catalog
 
-TINY = ["channels=8", "attention=", "steps=7", "batch=8", "checkpoint_every=2", "curve_every=4", "warmup=2"]
+TINY = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "steps=7",
+    "batch=8",
+    "checkpoint_every=2",
+    "curve_every=4",
+    "warmup=2",
+]
 TINY += ["rtol=0.5", "atol=0.5", "likelihood_images=2", "set_images=4", "curve_images=6", "classifier_steps=5"]
 CONFIGURATION = with_overrides(catalog.by_name("digits"), TINY)
 

@@ -24,7 +24,7 @@ from fmcore.likelihood import bits_per_dim
 from fmcore.papers import catalog
 from tests.experiments.former_run import made_former
 
-TINY = ["channels=8", "attention=", "steps=6", "batch=8", "checkpoint_every=2", "warmup=2"]
+TINY = ["channels=8", "multipliers=1", "attention=", "steps=6", "batch=8", "checkpoint_every=2", "warmup=2"]
 QUICK = ["method=euler", "solver_steps=2", "generated_sets=2", "rtol=0.1", "atol=0.1"]
 CONFIGURATION = with_overrides(catalog.by_name("digits"), TINY + QUICK)
 

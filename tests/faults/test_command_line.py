@@ -11,7 +11,16 @@ from tests.forked import ROOT, python
 pytestmark = pytest.mark.xdist_group("forked processes")
 
 PATIENCE = 120
-TINY = ["channels=8", "attention=", "batch=8", "method=euler", "solver_steps=2", "generated_sets=2", "set_images=4"]
+TINY = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "batch=8",
+    "method=euler",
+    "solver_steps=2",
+    "generated_sets=2",
+    "set_images=4",
+]
 TINY += ["likelihood_images=2", "classifier_steps=2", "steps=2"]
 
 

@@ -17,7 +17,16 @@ from fmcore.experiments.run.verification import verify_run
 from fmcore.papers import catalog
 
 FLIPS = 200  # over all files of all runs
-SETTINGS = ["channels=8", "attention=", "steps=4", "batch=8", "warmup=1", "checkpoint_every=2", "curve_every=2"]
+SETTINGS = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "steps=4",
+    "batch=8",
+    "warmup=1",
+    "checkpoint_every=2",
+    "curve_every=2",
+]
 SETTINGS += ["method=euler", "solver_steps=2", "rtol=0.1", "atol=0.1", "set_images=10", "likelihood_images=2"]
 SETTINGS += ["classifier_steps=2", "nearest_images=2", "budgets=", "features=classifier"]
 # Sources of which every kind of number is kept: plain, norms, a mixture, directions, axes.

@@ -17,7 +17,16 @@ from fmcore.experiments.run.train import train_run
 from fmcore.papers import catalog
 from tests.experiments.former_run import made_former
 
-TINY = ["channels=8", "attention=", "steps=2", "batch=8", "warmup=1", "checkpoint_every=1", "curve_every=1"]
+TINY = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "steps=2",
+    "batch=8",
+    "warmup=1",
+    "checkpoint_every=1",
+    "curve_every=1",
+]
 BASE = with_overrides(catalog.by_name("digits"), TINY)
 # Runs that differ from it in one thing, and all of which have networks of the same shape.
 OTHERS = {

@@ -12,7 +12,16 @@ from fmcore.experiments.run.train import train_run
 from fmcore.papers import catalog
 from fmcore.sources import pruned
 
-TINY = ["channels=8", "attention=", "steps=2", "batch=8", "warmup=1", "checkpoint_every=1", "curve_every=1"]
+TINY = [
+    "channels=8",
+    "multipliers=1",
+    "attention=",
+    "steps=2",
+    "batch=8",
+    "warmup=1",
+    "checkpoint_every=1",
+    "curve_every=1",
+]
 BASE = with_overrides(catalog.by_name("digits"), TINY)
 # Each is an experiment that cannot be trained, found late: when the network, the batches or the source are made.
 WRONG = {

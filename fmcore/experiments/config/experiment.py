@@ -11,7 +11,7 @@ import torch
 from fmcore import paths
 from fmcore.experiments.config.evaluation import EvaluationConfig
 from fmcore.experiments.config.former import completed
-from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, flat, to_dict
+from fmcore.experiments.config.overrides import EXTRA_FORBIDDEN, adapter, flat, to_dict
 from fmcore.experiments.config.source import SourceConfig
 from fmcore.paths import AffinePath
 from fmcore.settings import checked
@@ -238,11 +238,11 @@ def from_dict(content: Any) -> Configuration:
     Raises:
         ValueError: on fields that are missing, unknown or of the wrong type; the message names them.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         # As text, for which "strict" lets a list be a tuple, and no text a number.
-        made = TypeAdapter(Configuration).validate_json(json.dumps(found := completed(content)), strict=True)
+        made = adapter(Configuration).validate_json(json.dumps(found := completed(content)), strict=True)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
         raise ValueError(f"not a configuration of this version: {problems}") from None

@@ -7,10 +7,14 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from fmcore.experiments.config.former import RENAMED
 from fmcore.validation import unknown_name
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 EXTRA_FORBIDDEN = {"extra": "forbid"}  # read by pydantic: a field that does not exist is an error
 FORMER_NAMES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in RENAMED.items()}
@@ -74,7 +78,7 @@ def owner(configuration: Any, group: str) -> Any:
 
 def parsed(group: Any, name: str, text: str) -> Any:
     """The value that a text stands for, by the type of the field."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     kind = get_type_hints(type(group))[name]
     value: Any = text
@@ -83,7 +87,7 @@ def parsed(group: Any, name: str, text: str) -> Any:
     elif text.lower() == "none" and type(None) in get_args(kind):
         value = None
     try:
-        result = TypeAdapter(kind).validate_python(value)
+        result = adapter(kind).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]
         shown = text if len(text) <= 60 else f"{text[:60]}..."
@@ -96,6 +100,14 @@ def parsed(group: Any, name: str, text: str) -> Any:
     ):
         raise ValueError(f"{name}={text[:60]}: the number is too large; whole numbers end below 2^63")
     return result
+
+
+@cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """What checks values against a type; made once, since that takes as long as loading a small network."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def to_dict(configuration: Any) -> dict[str, Any]:
