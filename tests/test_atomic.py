@@ -82,7 +82,7 @@ with replaced(Path(sys.argv[1])) as file:
 """
 
 
-@pytest.mark.xdist_group("forked processes")
+@pytest.mark.xdist_group(__name__)
 @pytest.mark.skipif(not locks.has_flock(), reason="needs flock")
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_nothing_else(tmp_path):
     path, other = tmp_path / "run.pt", tmp_path / "run.pt.old"

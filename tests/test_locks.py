@@ -64,7 +64,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
-@pytest.mark.xdist_group("forked processes")
+@pytest.mark.xdist_group(__name__)
 @needs_flock
 def test_a_second_process_is_told_who_holds_the_folder_until_that_is_killed(tmp_path):
     folder = tmp_path / "run"

@@ -33,6 +33,7 @@ def show_record(record: dict[str, Any]) -> None:
         ("likelihood", evaluation["likelihood"]),
         *noise_of_likelihood(evaluation.get("likelihood_spread", {})),
         ("distance", f"{evaluation['feature_space']}, to the {evaluation['reference']}"),
+        *classes_found(evaluation),
         *(("at step", point) for point in curve_points(record.get("curve", []))),
         (
             "hardware",
@@ -43,6 +44,19 @@ def show_record(record: dict[str, Any]) -> None:
         about.add_row(name, text)
     console.show(about)
     console.show(values_table("what was measured", record["values"]))
+
+
+def classes_found(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a classifier made of samples and of real images, as a row; none in a record that does not say it."""
+    if "classifier_confident" not in evaluation:
+        return []
+    sure = evaluation["classifier_confident"]
+    made, real = sure["generated"], sure["held out (real)"]
+    text = f"a classifier is sure of the class of {made:.1%} of samples, {real:.1%} of real"
+    if found := evaluation.get("classifier_agreement"):
+        accuracy = evaluation["classifier_accuracy_on_held_out"]
+        text += f"; it finds the one asked for in {found['all']:.1%} (of real images {accuracy:.1%})"
+    return [("classes", text)]
 
 
 def values_table(title: str, values: dict[str, Any], decimals_of_spread: int = 3) -> Any:

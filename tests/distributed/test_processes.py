@@ -12,7 +12,7 @@ from tests.distributed.launch import PATIENCE, as_under_torchrun, torchrun
 from tests.distributed.tasks import CONFIG, DATA, INPUTS, TARGETS, network, pairs, velocity_loss
 
 # With pytest -n 2 --dist loadgroup, one worker runs all of this file: the processes are started once.
-pytestmark = pytest.mark.xdist_group("forked processes")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 SCENARIOS = Path(__file__).with_name("scenarios.py")
 

@@ -14,7 +14,7 @@ from fmcore.experiments.run.train import train_run
 from fmcore.papers import catalog
 from tests.forked import python
 
-pytestmark = pytest.mark.xdist_group("forked processes")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 SETTINGS = [
     "channels=8",

@@ -8,7 +8,7 @@ import pytest
 from fmcore.console.arguments import ordered
 from tests.forked import ROOT, python
 
-pytestmark = pytest.mark.xdist_group("forked processes")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 PATIENCE = 120
 TINY = [

@@ -16,7 +16,7 @@ from fmcore.data import imagenet
 from tests.forked import python
 
 # The processes are forked, and the photographs made, in one worker.
-pytestmark = pytest.mark.xdist_group("forked processes")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 SHARD = 4
 IMAGES = 40

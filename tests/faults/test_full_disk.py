@@ -62,7 +62,7 @@ except OSError as error:
 """
 
 
-@pytest.mark.xdist_group("forked processes")
+@pytest.mark.xdist_group(__name__)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX limit on the size of files")
 def test_the_operating_system_refuses_the_write(tmp_path):
     path = tmp_path / "run.pt"

@@ -11,7 +11,7 @@ import torch
 from fmcore.checkpoints import load_checkpoint
 from tests.distributed.launch import PATIENCE, torchrun, unattended
 
-pytestmark = pytest.mark.xdist_group("forked processes")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 SCRIPT = Path(__file__).with_name("training_process.py")
 STEPS, SAVED_EVERY = 30, 3

@@ -34,7 +34,7 @@ for ask in (lambda: torch.zeros(10**9), lambda: np.zeros(10**9), lambda: bytearr
 """
 
 
-@pytest.mark.xdist_group("forked processes")
+@pytest.mark.xdist_group(__name__)
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
 def test_a_process_under_a_limit_sees_it_and_says_what_to_do():
     with python(["-c", LIMITED], os.environ, separate_errors=True) as process:

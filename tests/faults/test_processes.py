@@ -9,7 +9,7 @@ import pytest
 from tests.faults.test_command_line import PATIENCE, TINY, environment
 from tests.forked import python
 
-pytestmark = pytest.mark.xdist_group("forked processes")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 MEETING = """
 from datetime import timedelta

@@ -11,7 +11,7 @@ from tests.distributed.launch import forked
 from tests.faults.test_command_line import PATIENCE, TINY, environment
 from tests.forked import python
 
-pytestmark = pytest.mark.xdist_group("forked processes")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 # At a stage, named by a function that begins it, the process says so and waits.
 WAITING = """

@@ -34,7 +34,7 @@ else:
 """
 
 
-@pytest.mark.xdist_group("forked processes")
+@pytest.mark.xdist_group(__name__)
 @needs_flock
 def test_whoever_trained_last_left_all_files_of_the_folder(tmp_path):
     draw = random.Random(0)

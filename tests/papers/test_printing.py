@@ -149,3 +149,13 @@ def test_what_a_setting_means_is_its_docstring_and_its_choices():
     )
     assert said["network.heads"] == "number of attention heads."
     assert "[classifier, inception, dinov2]" in said["evaluation.features"]
+
+
+def test_what_a_classifier_found_is_one_row():
+    evaluation = {"classifier_confident": {"generated": 0.5, "held out (real)": 0.75}}
+    assert printing.classes_found({}) == []
+    [(_, text)] = printing.classes_found(evaluation)
+    assert text == "a classifier is sure of the class of 50.0% of samples, 75.0% of real"
+    more = {"classifier_agreement": {"all": 0.9}, "classifier_accuracy_on_held_out": 0.95}
+    [(_, text)] = printing.classes_found(evaluation | more)
+    assert text.endswith("; it finds the one asked for in 90.0% (of real images 95.0%)")
