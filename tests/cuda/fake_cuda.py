@@ -27,7 +27,8 @@ from fmcore.data.images import ImageData, dequantize
 from fmcore.experiments.config.experiment import Configuration, EvaluationConfig
 from fmcore.experiments.evaluate import bits_per_dim
 from fmcore.experiments.run import samples
-from fmcore.experiments.run.training_batch import batch_loss, batch_maker
+from fmcore.experiments.run.training_batch import batch_loss, batch_maker, training_rows
+from fmcore.guidance import guided
 from fmcore.metrics import features, memorization
 from fmcore.metrics.classifier import TrainedClassifier, train_classifier
 from fmcore.training import TrainingConfig, feeding, train
@@ -93,9 +94,9 @@ def trained(gpu: FakeGPU, experiment: Configuration, ahead: int = 0, levels: int
     data = images(levels=levels)
     with patch.object(feeding, "prefetch_pairs", gpu.prefetch_pairs):
         train(
-            unet(dropout=0.1),
+            unet(dropout=0.1, num_classes=10 if experiment.labels else None),
             batch_loss(experiment, data, data.train),
-            data.train,
+            training_rows(experiment, data, data.train),
             TrainingConfig(**{"batch": 16, "checkpoint_every": 1000, "clip": 0.5, **settings}),
             progress=False,
             prepare=batch_maker(experiment, data),
@@ -122,6 +123,12 @@ CHECKS["train: the same, data not resident"] = steps_of(**FAST, resident=False)
 CHECKS["train: the same, without a thread"] = steps_of(**FAST, ahead=0)
 CHECKS["train: mini-batch transport, flips"] = steps_of(experiment=OT, **FAST)
 CHECKS["train: mini-batch transport in blocks"] = steps_of(experiment=OT, **FAST, coupling_batch=8)
+CHECKS["train: labels, logit-normal times"] = steps_of(
+    experiment=configuration(labels=True, times="logit_normal", times_uniform=0.5, coupling="minibatch_ot"), **FAST
+)
+CHECKS["train: nearest noise, data prediction"] = steps_of(
+    experiment=configuration(coupling="nearest_noise", loss="data_prediction"), **FAST, weight_decay=0.01
+)
 CHECKS["train: empirical flow matching"] = steps_of(experiment=EMPIRICAL, **FAST)
 CHECKS["train: empirical flow matching, not resident"] = steps_of(experiment=EMPIRICAL, **FAST, resident=False)
 
@@ -404,24 +411,30 @@ def _(gpu: FakeGPU) -> None:
 # What a run measures
 
 
-def finished_run() -> Any:
+def finished_run(labels: bool = False) -> Any:
     """As much of a run as samples and densities need."""
     data, path = images(), paths.rectified()
-    model = unet().eval().requires_grad_(False)
+    model = unet(num_classes=10 if labels else None).eval().requires_grad_(False)
     evaluation = EvaluationConfig(solver_batch=6, draws=2, probe_repeats=2)
 
-    def sample(n: int, generator: torch.Generator, source: Any = None, variant: Any = None) -> Any:
+    def given(labels: Tensor, guidance: float = 2.0) -> Any:
+        return guided(model, labels, guidance)
+
+    def sample(n: int, generator: torch.Generator, source: Any = None, variant: Any = None, labels: Any = None) -> Any:
         x0 = sources.Gaussian(SHAPE).sample(n, generator).to(GPU)
-        return solvers.solve(model, x0, t1=path.t_max, method="euler", steps=2)
+        velocity = model if labels is None else given(labels)
+        return solvers.solve(velocity, x0, t1=path.t_max, method="euler", steps=2)
 
     return SimpleNamespace(
-        configuration=SimpleNamespace(evaluation=evaluation),
+        configuration=SimpleNamespace(evaluation=evaluation, labels=labels),
         data=data,
         path=path,
         device=GPU,
         source=sources.Gaussian(SHAPE),
         velocity=model,
         sample=sample,
+        given=given,
+        draw_labels=lambda n, generator: torch.arange(n) % 10 if labels else None,
     )
 
 
@@ -435,6 +448,32 @@ def _(gpu: FakeGPU) -> None:
 
     with patch.object(bits_per_dim, "log_likelihood", by_euler):
         assert bits_per_dim.densities(run, run.data.held_out).draws.shape == (2, 20)
+
+
+@check("evaluation: samples by class, guided, and densities given the class")
+def _(gpu: FakeGPU) -> None:
+    run = finished_run(labels=True)
+    assert samples.samples(run, 14).labels.device.type == "cpu"
+
+    def by_euler(*arguments: Any, **named: Any) -> Any:
+        return likelihood.log_likelihood(*arguments, **{**named, "method": "euler", "steps": 2})
+
+    with patch.object(bits_per_dim, "log_likelihood", by_euler):
+        found = bits_per_dim.densities(run, run.data.held_out, run.data.held_out_labels)
+    assert found.draws.shape == (2, 20)
+
+
+@check("solve: the stochastic equation with a bounded diffusion")
+def _(gpu: FakeGPU) -> None:
+    path = paths.rectified()
+    noise = chance()
+    expect(
+        solvers.solve_sde(
+            unet().eval(), path, normal(4, *SHAPE), steps=3, generator=noise, diffusion=solvers.bounded_diffusion(path)
+        ).x,
+        4,
+        *SHAPE,
+    )
 
 
 @check("evaluation: features of a classifier")
