@@ -15,6 +15,7 @@ from fmcore import distributed
 from fmcore.checkpoints import check_same, load_checkpoint, save_checkpoint
 from fmcore.training.config import TrainingConfig
 from fmcore.training.history import History
+from fmcore.training.schedule import may_end_anywhere
 from fmcore.training.step import Step
 
 Keep = Callable[[int, nn.Module], None]
@@ -51,8 +52,8 @@ class Checkpointer:
         asked = asdict(config)
         if config.minutes is not None:  # the steps that fit into them were set then
             asked["steps"] = state["config"]["steps"]
-        elif config.decay == "none" and state["config"]["steps"] != config.steps >= len(state["losses"]):
-            asked["steps"] = state["config"]["steps"]  # no rate depends on it
+        elif may_end_anywhere(config) and state["config"]["steps"] != config.steps >= len(state["losses"]):
+            asked["steps"] = state["config"]["steps"]
             state["notes"] = [*state["notes"], f"{config.steps} steps in place of {asked['steps']}"]
         check_same(state["config"], asked, f"{self.path} was made")
         self.check_belongs(state.get("belongs_to"))

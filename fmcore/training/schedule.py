@@ -8,13 +8,17 @@ from dataclasses import replace
 from fmcore.training.config import TrainingConfig
 
 
+def may_end_anywhere(config: TrainingConfig) -> bool:
+    """Whether no rate depends on the number of steps."""
+    return config.decay == "none" and config.minutes is None
+
+
 def may_end_elsewhere(before: TrainingConfig, asked: TrainingConfig) -> bool:
     """Whether a run that was given the steps of one configuration can end after those of another: all else is the same.
 
     The rate must not depend on the number of steps. The run is then exactly one that was given these from the start.
     """
-    constant = asked.decay == "none" and asked.minutes is None
-    return constant and replace(before, steps=asked.steps) == asked
+    return may_end_anywhere(asked) and replace(before, steps=asked.steps) == asked
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
