@@ -105,3 +105,12 @@ def test_another_path_or_no_run_is_refused_and_leaves_nothing(teacher, tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         train_run(student(tmp_path / "nowhere"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_leads_noise_to_many_images_is_refused(tmp_path):
+    train_run(
+        with_overrides(catalog.by_name("digits"), [*SMALL, "steps=1", "method=sde"]), tmp_path / "sde", progress=False
+    )
+    with pytest.raises(ValueError, match="method=sde, which leads the same noise to many images"):
+        train_run(student(tmp_path / "sde"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

@@ -84,6 +84,11 @@ def check_teacher(configuration: Configuration, teacher: Run) -> None:
                 f"teacher={configuration.teacher} has {name}={getattr(theirs, name)}, and this run "
                 f"{name}={getattr(configuration, name)}: name another teacher, or set {name} alike"
             )
+    if theirs.evaluation.method == "sde":
+        raise ValueError(
+            f"teacher={configuration.teacher} draws samples with method=sde, which leads the same noise to many images: "
+            "reflow follows the flow, so train the teacher with another method, such as dopri5"
+        )
     if not theirs.source.is_plain:
         raise ValueError(f"teacher={configuration.teacher} starts from {theirs.source.words}: reflow starts from noise")
 
