@@ -86,7 +86,7 @@ def check_teacher(configuration: Configuration, teacher: Run) -> None:
             )
     if theirs.evaluation.method == "sde":
         raise ValueError(
-            f"teacher={configuration.teacher} draws samples with method=sde, which leads the same noise to many images: "
+            f"teacher={configuration.teacher} samples with method=sde, which leads the same noise to many images: "
             "reflow follows the flow, so train the teacher with another method, such as dopri5"
         )
     if not theirs.source.is_plain:
