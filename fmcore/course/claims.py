@@ -1,12 +1,13 @@
-"""The last table of a chapter, "What you saw": each claim with its number, checked where it stands.
+"""The last table of a chapter, "What you saw": each claim, what was expected and what was seen.
 
     claims.table([
         claims.Claim("Euler's error falls with order 1", slope, claims.about(1.0, 0.1), digits=1),
         claims.Claim("the flow comes back to where it started", error, claims.below(1e-4)),
     ])
 
-A rule says both what is expected and whether a number meets it. With `digits` the number is shown, rounded; without,
-the table states the inequality, so that the text is the same on every machine.
+A rule says both what is expected and whether a number meets it. With `digits` the number is rounded to what is the same
+on every machine. Without, it is shown as "≈ 3.2e-7": a number of the machine that ran it, of which only the tick counts
+where outputs are compared. The first rows are in view, the others are folded below them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from typing import Any
 
 from fmcore.console.signs import writable
 from fmcore.course.display import Rendered, show
+
+IN_VIEW = 10  # rows that a reader takes in; authors put those first that matter most
+HEAD = ("", "Claim", "Expected", "Seen")
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def exactly(value: float) -> Rule:
 class Claim:
     """One line of the table: a statement, the number measured for it, and the rule that the number should meet.
 
-    digits: decimals shown of the measured number. None states the expected inequality in place of the number: choose
-    it for numbers that differ from machine to machine (errors near zero, outcomes of training).
+    digits: decimals shown of the measured number, where these are the same on every machine. None is for numbers that
+    differ from machine to machine (errors near zero, outcomes of training): shown after "≈", to two digits or so.
     """
 
     statement: str
@@ -96,19 +100,17 @@ class Claim:
         return self.rule.holds(self.value)
 
     @property
-    def shown(self) -> str:
-        """What the table shows as measured: the rounded number, or the rule it meets."""
+    def seen(self) -> str:
+        """What the table shows as seen: the rounded number, or "≈" and the number of this machine."""
         if not self.holds:
             return f"{self.value:.6g}"
-        if self.digits is None:
-            return self.rule.text
-        rounded = round(self.value, self.digits)
-        return f"{rounded + 0.0:.{max(self.digits, 0)}f}"  # + 0.0 turns -0.0 into 0.0
-
-    @property
-    def expected(self) -> str:
-        """The rule in words; empty when the measured column already states it."""
-        return "" if self.holds and self.digits is None else self.rule.text
+        if self.digits is not None:
+            return f"{round(self.value, self.digits) + 0.0:,.{max(self.digits, 0)}f}"  # + 0.0 turns -0.0 into 0.0
+        if self.rule.low == self.rule.high:
+            return _short(self.value)
+        if 1000 <= abs(self.value) < 1e7:
+            return f"≈ {self.value:,.0f}"
+        return f"≈ {_short(float(f'{self.value:.2g}') + 0.0)}"
 
 
 def table(rows: Sequence[Claim], title: str = "What you saw") -> None:
@@ -123,30 +125,36 @@ def table(rows: Sequence[Claim], title: str = "What you saw") -> None:
 
 
 def render(rows: Sequence[Claim], title: str = "What you saw", encoding: str | None = None) -> Rendered:
-    """The table as text (columns aligned) and HTML, without raising.
+    """The table as text (columns aligned) and HTML (the rows after the first ten folded), without raising.
 
     encoding: that of the terminal where the text is printed; signs that it lacks are spelled. None has all signs.
     """
-    head = ("", "Claim", "Measured", "Expected")
-    body = [("✓" if row.holds else "✗", row.statement, row.shown, row.expected) for row in rows]
-    lines = [[writable(c, encoding) for c in line] for line in [head, *body]]
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = [
-        title,
-        *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines),
-    ]
+    body = [("✓" if row.holds else "✗", row.statement, row.rule.text, row.seen) for row in rows]
+    lines = [[writable(cell, encoding) for cell in line] for line in [HEAD, *body]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    text = [title, *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)]
+    html = _html(body[:IN_VIEW], title)
+    if folded := body[IN_VIEW:]:
+        failing = sum(mark == "✗" for mark, *_ in folded)
+        said = f"{len(folded)} more" + (f", of which {failing} do not hold" if failing else "")
+        html += f"<details{' open' if failing else ''}><summary>{said}</summary>{_html(folded)}</details>"
+    return Rendered("\n".join(text), html)
+
+
+def _html(body: Sequence[tuple[str, str, str, str]], title: str = "") -> str:
+    """An HTML table of marks, claims, what was expected and what was seen."""
     cell = "padding:.35em .8em;text-align:left;vertical-align:top"
-    html = "".join(
+    lines = "".join(
         f'<tr><td style="{cell};color:{"#1A7F37" if mark == "✓" else "#B42318"}">{mark}</td>'
-        f'<td style="{cell}">{escape(claim)}</td><td style="{cell};white-space:nowrap"><b>{escape(measured)}</b></td>'
-        f'<td style="{cell};white-space:nowrap;opacity:.75">{escape(expected)}</td></tr>'
-        for mark, claim, measured, expected in body
+        f'<td style="{cell}">{escape(claim)}</td><td style="{cell};white-space:nowrap">{escape(expected)}</td>'
+        f'<td style="{cell};white-space:nowrap"><b>{escape(seen)}</b></td></tr>'
+        for mark, claim, expected, seen in body
     )
-    heads = "".join(f'<th style="{cell}">{name}</th>' for name in head)
-    return Rendered(
-        "\n".join(text),
-        f'<table style="border-collapse:collapse;font-size:100%"><caption style="text-align:left;font-weight:600;'
-        f'padding:.3em .8em">{escape(title)}</caption><thead><tr>{heads}</tr></thead><tbody>{html}</tbody></table>',
+    heads = "".join(f'<th scope="col" style="{cell}">{name}</th>' for name in HEAD)
+    caption = f'<caption style="text-align:left;font-weight:600;padding:.3em .8em">{escape(title)}</caption>'
+    return (
+        f'<table style="border-collapse:collapse;font-size:100%">{caption if title else ""}'
+        f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
     )
 
 

@@ -33,7 +33,8 @@ widgets.explore(plot, t=widgets.slider(0, 1, value=0.5))
 SWITCH = "widgets.explore(lambda on, plot=plot: plot(1), on=widgets.switch())"
 QUESTION = """
 import ipywidgets
-ipywidgets.VBox([ipywidgets.RadioButtons(options=["this", "that"], value=None), ipywidgets.VBox([])])
+radios = "".join(f'<input type="radio" name="option">{option}' for option in ("this", "that"))
+ipywidgets.HTML(f'<form class="prediction">{radios}<div role="status"></div></form>')
 """
 BROKEN = {
     "error_in_a_cell": ["%%html\n<img src='http://picture.invalid/x.png'>", "1 / 0"],
@@ -87,10 +88,15 @@ class Lab:
             assert before == again, "the same state of the check box shows another picture"
 
     def answer_questions(self, page: Page) -> None:
-        """Choose the first option of each prediction; the page says whether it is right."""
-        for question in page.locator(".jupyter-widgets.widget-vbox:has(> .widget-radio)").all():
-            question.locator("input[type=radio]").first.check()
-            expect(question.locator("> .widget-box")).to_contain_text(re.compile(r"Yes\.|Not this one\."))
+        """Choose the first option of each prediction, then the next by keyboard; the page says whether it is right."""
+        for question in page.locator("form.prediction").all():
+            options, said = question.locator("input[type=radio]"), question.get_by_role("status")
+            options.first.check()
+            expect(said).to_contain_text(re.compile(r"Yes\.|Not this one\."), use_inner_text=True)
+            options.first.press("ArrowDown")
+            expect(options.nth(1)).to_be_checked()
+            expect(options.nth(1)).to_be_focused()  # and not the next cell
+            expect(said).to_contain_text(re.compile(r"Yes\.|Not this one\."), use_inner_text=True)
 
 
 @pytest.fixture(scope="session")

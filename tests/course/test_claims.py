@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import sys
 
 import pytest
@@ -30,22 +31,43 @@ def test_a_rule_holds_where_its_words_say(rule: claims.Rule, yes: list[float], n
     assert not any(rule.holds(value) for value in [*no, math.nan])
 
 
-def test_numbers_are_rounded_or_replaced_by_the_inequality() -> None:
-    assert Claim("slope", torch.tensor(1.0234), about(1, 0.1), digits=1).shown == "1.0"
-    assert Claim("zero", -1e-9, about(0, 0.1), digits=2).shown == "0.00"  # no minus sign that depends on rounding
-    assert Claim("error", 3.2e-7, below(1e-5)).shown == "< 1e-5"
-    assert Claim("error", 0.5, below(1e-5)).shown == "0.5"  # a claim that fails shows its number
+def test_numbers_are_rounded_or_marked_as_those_of_one_machine() -> None:
+    assert Claim("slope", torch.tensor(1.0234), about(1, 0.1), digits=1).seen == "1.0"
+    assert Claim("zero", -1e-9, about(0, 0.1), digits=2).seen == "0.00"  # no minus sign that depends on rounding
+    assert Claim("images", 50_000, exactly(50_000), digits=0).seen == "50,000"
+    assert Claim("error", 3.217e-7, below(1e-5)).seen == "≈ 3.2e-7"
+    assert Claim("ratio", 12345.678, above(10)).seen == "≈ 12,346"
+    assert Claim("count", 40, exactly(40)).seen == "40"
+    assert Claim("error", 0.5, below(1e-5)).seen == "0.5"  # a claim that fails shows its number
 
 
-def test_the_table_is_the_same_text_for_numbers_that_differ_a_little(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_the_same_text_for_numbers_that_differ_a_little_but_for_what_is_marked() -> None:
     texts = []
     for noise in (0.0, 1e-3):
-        claims.table([Claim("order", 1.02 + noise, about(1, 0.1), digits=1), Claim("gap", 1e-7 + noise, below(0.01))])
-        texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1]
+        rows = [Claim("order", 1.02 + noise, about(1, 0.1), digits=1), Claim("gap", 1e-7 + noise, below(0.01))]
+        texts.append(str(claims.render(rows)))
+    assert texts[0] != texts[1]
+    assert re.sub("≈ .*", "", texts[0]) == re.sub("≈ .*", "", texts[1])
     lines = texts[0].splitlines()
     assert lines[0] == "What you saw"
-    assert {line.index("1") for line in lines if "order" in line} == {lines[1].index("Measured")}  # columns align
+    assert [line.split()[0] for line in lines[2:]] == ["✓", "✓"]
+    assert {line.rindex(seen) for line, seen in zip(lines[2:], ("1.0", "≈"), strict=True)} == {lines[1].index("Seen")}
+
+
+def test_ten_rows_are_in_view_and_the_others_folded() -> None:
+    rows = [Claim(f"claim {i}", i, exactly(i)) for i in range(13)]
+    in_view, folded = claims.render(rows).html.split("<details>")
+    assert in_view.count("<tr><td") == 10
+    assert folded.count("<tr><td") == 3
+    assert "<summary>3 more</summary>" in folded
+    assert str(claims.render(rows)).count("✓") == 13
+    assert "details" not in claims.render(rows[:10]).html
+
+
+def test_a_folded_claim_that_fails_is_unfolded() -> None:
+    rows = [Claim(f"claim {i}", i, exactly(i)) for i in range(11)]
+    html = claims.render([*rows, Claim("wrong", 1, exactly(2))]).html
+    assert "<details open><summary>2 more, of which 1 do not hold</summary>" in html
 
 
 def test_a_claim_that_does_not_hold_is_named_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,9 +84,9 @@ def test_columns_align_where_signs_are_spelled(monkeypatch: pytest.MonkeyPatch) 
         claims.table([Claim("σ² is right", 1.02, about(1, 0.1), digits=1), Claim("gap", 1.0, below(0.01))])
     assert content.getvalue().decode().splitlines() == [
         "What you saw",
-        "     Claim             Measured  Expected",
-        "yes  sigma^2 is right  1.0       1 +- 0.1",
-        "no   gap               1         < 0.01",
+        "     Claim             Expected  Seen",
+        "yes  sigma^2 is right  1 +- 0.1  1.0",
+        "no   gap               < 0.01    1",
     ]
 
 

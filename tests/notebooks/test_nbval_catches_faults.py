@@ -56,6 +56,9 @@ LATE = {kind: text.replace(card.run_time("01_diffusion"), "3 seconds on 2 CPU co
 CELLS = {
     "the claim that is stored": ('print("cosine 0.97")', [said("cosine 0.97\n")], ""),
     "another claim": ('print("cosine 0.98")', [said("cosine 0.97\n")], "mismatch 'stdout'"),
+    "a claim with a number of one machine": ('print("✓  < 0.1  ≈ 3e-7")', [said("✓  < 0.1  ≈ 0.012\n")], ""),
+    "another tick": ('print("✗  < 0.1  ≈ 3e-7")', [said("✓  < 0.1  ≈ 3e-7\n")], "mismatch 'stdout'"),
+    "another expectation": ('print("✓  < 0.2  ≈ 3e-7")', [said("✓  < 0.1  ≈ 3e-7\n")], "mismatch 'stdout'"),
     "the card": (SHOW_CARD, [new_output("display_data", data=CARD._repr_mimebundle_())], ""),
     "a card with another time": (SHOW_CARD, [new_output("display_data", data=LATE)], "3 seconds on 2 CPU cores"),
     "other words": ('print("loss 0.5 at the end")', [said("loss 0.5 at the start\n")], "mismatch 'stdout'"),
@@ -85,7 +88,13 @@ CELLS = {
     "no seed": ('import random\nprint(f"{1 + random.random() / 100:.9f}")', [said("1.005000000\n")], ""),
     "the last cell": (copies.LAST.read_text(), [said(copies.ALL_IS_WELL)], "a widget shows ZeroDivisionError"),
 }
-EXACT = {"the claim that is stored", "another claim"}
+EXACT = {
+    "the claim that is stored",
+    "another claim",
+    "a claim with a number of one machine",
+    "another tick",
+    "another expectation",
+}
 
 
 def failures(folder: Path, *arguments: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from fmcore.data.images import ImageData
 from fmcore.experiments import records
 from fmcore.experiments.config.overrides import with_overrides
 from fmcore.papers import catalog, reference, tables
-from fmcore.papers.lee2025 import geometry_table, pruned_share
+from fmcore.papers.lee2025 import geometry, geometry_table, pruned_share
 from fmcore.papers.lee2025.geometry import MEASUREMENTS, GeometryConfig, measure, rounded_colours
 from fmcore.papers.lee2025.geometry_report import geometry_figure
 from fmcore.papers.measurements import by_name
@@ -101,6 +101,40 @@ def test_lengths_are_those_of_the_pixels_and_of_chi(digits):
     assert found["noise"]["value"] == pytest.approx(noise, rel=1e-9)
     assert found["noise / images"]["value"] == pytest.approx(noise / own.mean(), rel=1e-6)
     assert found["noise / images, middles of bins"]["value"] == pytest.approx(noise / bins.mean(), rel=1e-6)
+
+
+def test_the_histogram_counts_every_length_once(digits):
+    found = digits.record["histograms"]["length of images"]
+    own = np.linalg.norm(data.digits().train.numpy().reshape(1500, -1) / 8 - 1, axis=1)  # 0 to 16 at -1 to 1
+    counts, edges = np.histogram(own, bins=40, range=(0, 8))  # a white image has the length 8, the square root of 64
+    assert found["counts"] == counts.tolist()
+    assert sum(found["counts"]) == 1500
+    np.testing.assert_allclose(found["edges"], edges, rtol=1e-12)
+
+
+def test_the_longest_images_are_in_the_last_bin(monkeypatch):
+    images = torch.cat([torch.zeros(2, 1, 8, 8), torch.full((1, 1, 8, 8), 16), torch.full((3, 1, 8, 8), 8)])
+    few = ImageData(
+        "digits", images.to(torch.uint8), images[:2].to(torch.uint8), torch.zeros(6), torch.zeros(2), levels=17
+    )
+    found = geometry.length_histogram(few, geometry.lengths_of(few, few.train))
+    assert found["counts"] == [3, *[0] * 38, 3]  # grey, at 0; black and white, at 8
+
+
+def test_the_stored_histogram_has_the_stored_mean():
+    record = json.loads((reference.RESULTS / "lee2025/geometry/cifar10.json").read_text())
+    found, mean = record["histograms"]["length of images"], record["values"]["mean_length"]["images"]
+    edges, counts = np.array(found["edges"]), np.array(found["counts"])
+    middles = (edges[1:] + edges[:-1]) / 2
+    assert counts.sum() == record["measurement"]["images"]
+    assert np.average(middles, weights=counts) == pytest.approx(mean["value"], abs=0.1)  # a bin is 1.4 wide
+    spread = math.sqrt(np.cov(middles, fweights=counts) - (edges[1] - edges[0]) ** 2 / 12)  # less that within a bin
+    assert spread == pytest.approx(mean["spread"], rel=0.02)
+
+
+def test_a_record_without_the_histogram_is_in_the_table_too(digits):
+    older = {name: value for name, value in digits.record.items() if name != "histograms"}
+    assert geometry_table.block_of(older) == geometry_table.block_of(digits.record)
 
 
 def test_ends_and_shares_are_those_of_brute_force(digits, brute):
@@ -312,7 +346,8 @@ def test_a_record_comes_back_from_json_and_measures_the_same(coloured, few_sampl
     assert back == record
     assert "data_dir" not in back["configuration"]
     again = measure(TypeAdapter(GeometryConfig).validate_python(back["configuration"]), progress=False).record
-    assert (again["values"], again["curves"]) == (record["values"], record["curves"])
+    for part in ("values", "curves", "histograms"):
+        assert again[part] == record[part]
     other = measure(replace(configuration, seed=1), progress=False).record
     assert other["values"]["rejected_share"] != record["values"]["rejected_share"]
     assert {"commit", "versions", "hardware"} <= set(record["environment"])

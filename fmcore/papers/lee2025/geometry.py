@@ -2,7 +2,8 @@
 
 On all training images of a data set (arXiv 2512.18184), with their mirror images where it is trained on them:
 
-    lengths       mean ||x1|| of images and E ||x0|| of the Gaussian, whose ratio is the factor of norm alignment
+    lengths       mean ||x1|| of images and E ||x0|| of the Gaussian, whose ratio is the factor of norm alignment; and
+                  how many images have which length
     pruning       ends of principal axes that no image comes near, and the share of noise that does (`pruned_share`)
     frequencies   coefficients of the DCT that hardly vary, which `fmcore.sources.DCT` masks
     clusters      spherical k-means, whose centres are the mean directions of `fmcore.sources.VonMisesFisher`
@@ -15,6 +16,7 @@ are that much shorter than in the paper (`fmcore.data.images`).
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -41,6 +43,7 @@ from fmcore.sources.cosine_transform import TO_COLOUR_DIFFERENCES
 from fmcore.training import seeded_generator
 
 CHUNK = 1000  # images at once
+BINS = 40  # of the histogram of lengths
 SHOWN = 6  # ends of axes in the picture, of each kind
 # Further thresholds at which noise is counted. Those of CIFAR-10 are the paper's.
 THRESHOLDS = {
@@ -162,7 +165,8 @@ def measure(configuration: GeometryConfig, progress: bool = True) -> Measured:
         raise ValueError(f"clusters={configuration.clusters}, and there are {len(images)} images: take fewer clusters")
     start = time.perf_counter()
     say(f"lengths of {len(images):,} images")
-    values: dict[str, Any] = lengths(data, images)
+    of_images = lengths_of(data, images)
+    values: dict[str, Any] = mean_lengths(data, of_images)
     found: dict[str, Shares] = {}
     for version, flips in configuration.versions.items():
         say(f"principal axes, {version}, and {configuration.directions:,} directions of noise")
@@ -200,6 +204,7 @@ def measure(configuration: GeometryConfig, progress: bool = True) -> Measured:
         },
         "values": values,
         "curves": {version: one.curve for version, one in found.items()},
+        "histograms": {"length of images": length_histogram(data, of_images)},
     }
     full, full_cosines = first.full(SHOWN)
     empty, empty_cosines = first.empty(SHOWN)
@@ -208,17 +213,38 @@ def measure(configuration: GeometryConfig, progress: bool = True) -> Measured:
     )
 
 
-def lengths(data: ImageData, images: Tensor) -> dict[str, Any]:
-    """Mean lengths of images and noise, and their ratio, on two scales: grey levels put at -1 to 1, and bins."""
+def lengths_of(data: ImageData, images: Tensor) -> Tensor:
+    """Lengths of images (n, C, H, W) with grey levels put at -1 to 1; (n,) float64, from 0 to the square root of d."""
     found = torch.cat([data.scaled(part).flatten(1).double().norm(dim=1) for part in images.split(CHUNK)])
+    return found * data.levels / (data.levels - 1)
+
+
+def mean_lengths(data: ImageData, of_images: Tensor) -> dict[str, Any]:
+    """Mean lengths of images and noise, and their ratio, on two scales: grey levels put at -1 to 1, and bins.
+
+    of_images: as `lengths_of` has them.
+    """
     noise = sources.Gaussian(data.shape)
-    kinds = {"": found * data.levels / (data.levels - 1), ", middles of bins": found}
+    kinds = {"": of_images, ", middles of bins": of_images * (data.levels - 1) / data.levels}
     values = {f"images{kind}": records.measurement(one, "images") for kind, one in kinds.items()}
     ratios = {
         f"noise / images{kind}": number(sources.alignment_factor(noise, float(one.mean())))
         for kind, one in kinds.items()
     }
     return {"mean_length": {**values, "noise": number(noise.mean_norm), **ratios}}
+
+
+def length_histogram(data: ImageData, of_images: Tensor) -> dict[str, Any]:
+    """How many images have which length: counts (BINS,) and edges (BINS + 1,) from 0 to the square root of d.
+
+    A bin includes its lower edge, and the last one its upper edge too. of_images: as `lengths_of` has them.
+    """
+    width = math.sqrt(math.prod(data.shape)) / BINS
+    places = (of_images / width).long().clamp(max=BINS - 1)
+    return {
+        "edges": [width * k for k in range(BINS + 1)],
+        "counts": torch.bincount(places, minlength=BINS).tolist(),
+    }
 
 
 def frequencies(configuration: GeometryConfig, data: ImageData, images: Tensor) -> dict[str, Any]:
