@@ -1,13 +1,20 @@
 """Exercise checks that say what is wrong.
 
+    checks.exercise("00.3", euler)
+
+is what a sheet calls: it finds the judge of exercise 3 of chapter 00 in `fmcore.course.exercises`. Judges are made of
+
     checks.compare("velocity", velocity, reference, cases=[(x0, x1, t)], mistakes={"t squared": with_t_squared})
 
-compares an attempt with the reference on each case and prints one line: a tick, or the mistake that explains the
+which compares an attempt with the reference on each case and prints one line: a tick, or the mistake that explains the
 difference. `fmcore.course.diagnosis` lists the mistakes that are tried besides the ones given.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +41,29 @@ class Outcome(int):
 
     def _ipython_display_(self) -> None:
         pass
+
+
+def exercise(number: str, *answers: Any) -> Outcome:
+    """Judge the answers to one exercise; print a line for each, return the outcome of the last that was looked at.
+
+    Args:
+        number: chapter and exercise, as in "00.3"; a letter names a part: "00.1b".
+        answers: the functions or values that the exercise asks for, in the order of the sheet.
+
+    Raises:
+        ValueError: if there is no such exercise, or it asks for another number of answers.
+    """
+    chapter, _, rest = number.partition(".")
+    try:
+        judges = importlib.import_module(f"fmcore.course.exercises.chapter_{chapter}")
+        judge = getattr(judges, f"exercise_{rest}")
+    except (ModuleNotFoundError, AttributeError):
+        raise ValueError(f"there is no exercise {number!r}; sheet 00 has 00.1, 00.2, and so on") from None
+    asked = list(inspect.signature(judge).parameters)
+    if len(answers) != len(asked):
+        raise ValueError(f"exercise {number} takes {len(asked)} answers ({', '.join(asked)}), got {len(answers)}")
+    outcome: Outcome = judge(*answers)
+    return outcome
 
 
 def compare(
@@ -120,6 +150,8 @@ def choice(name: str, attempt: Any, answer: Any, hints: Mapping[Any, str] | None
     """Check a choice (a word or a whole number); `hints` says what each wrong choice overlooks."""
     if attempt is None or attempt is Ellipsis:
         return _say(name, "not written yet")
+    if isinstance(attempt, list | tuple | dict | set) or getattr(attempt, "ndim", 0):
+        return _say(name, f"one choice is asked, a word or a number; your answer is a {type(attempt).__name__}")
     if attempt == answer:
         return _say(name, None)
     return _say(name, (hints or {}).get(attempt, f"{attempt!r} is not the answer"))
@@ -129,7 +161,12 @@ def holds(name: str, condition: Any, otherwise: str) -> Outcome:
     """Check a property that many answers may have; `otherwise` says what is wrong where it does not hold."""
     if condition is None or condition is Ellipsis:
         return _say(name, "not written yet")
-    return _say(name, None if bool(condition) else otherwise)
+    try:
+        met = bool(condition)
+        number = float(condition)
+    except (TypeError, ValueError, RuntimeError):
+        return _say(name, f"a number or a truth value is asked; yours is a {type(condition).__name__}")
+    return _say(name, "your result is not a number (NaN)" if math.isnan(number) else None if met else otherwise)
 
 
 def _say(name: str, problem: str | None) -> Outcome:

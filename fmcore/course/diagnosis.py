@@ -111,6 +111,8 @@ def of_kind(result: Any, right: Any, subject: str = "your function returns") -> 
         return "not written yet: your function still returns an ellipsis (...)"
     wanted = f"a tensor of shape {tuple(right.shape)}" if isinstance(right, Tensor) and right.ndim else "one number"
     try:
+        if torch.as_tensor(result).is_complex():
+            return f"{subject} complex numbers; real ones are asked"
         numeric = _tensor(result)
     except (TypeError, ValueError, RuntimeError):
         return f"{subject} a {type(result).__name__}, {wanted} is asked"

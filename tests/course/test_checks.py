@@ -6,9 +6,11 @@ import io
 import math
 import re
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -265,3 +267,41 @@ def test_an_outcome_is_a_truth_value_that_shows_nothing_in_a_notebook(capsys: py
     outcome._ipython_display_()
     assert capsys.readouterr().out == ""
     assert sum([checks.value("one", 1, 1), checks.value("one", 2, 1)]) == 1
+
+
+@pytest.mark.parametrize("attempt", [["Euler"], torch.ones(2), {"a": 1}, np.ones(3)])
+def test_a_choice_that_is_no_choice_is_told_in_words(attempt: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not checks.choice("method", attempt, "Euler", {"Heun": "no"})
+    assert (
+        f"one choice is asked, a word or a number; your answer is a {type(attempt).__name__}" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("condition", [math.nan, torch.tensor(math.nan), np.float64("nan")])
+def test_not_a_number_holds_nowhere(condition: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not checks.holds("loss", condition, "too large")
+    assert "not a number" in capsys.readouterr().out
+
+
+def test_a_property_of_many_numbers_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not checks.holds("loss", torch.ones(3) > 0, "too large")
+    assert "a number or a truth value is asked; yours is a Tensor" in capsys.readouterr().out
+    assert checks.holds("loss", torch.ones(3).mean() > 0, "too large")
+
+
+def test_complex_results_are_told_apart_from_real_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not checks.compare("root", lambda x: x.to(torch.complex64).sqrt(), lambda x: x.sqrt(), [(torch.ones(3),)])
+    assert "complex numbers; real ones are asked" in capsys.readouterr().out
+
+
+def test_a_judge_is_found_by_number_and_told_of_missing_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    judges = types.ModuleType("fmcore.course.exercises.chapter_77")
+    judges.exercise_2b = lambda first, second: checks.value("sum", first + second, 3)
+    monkeypatch.setitem(sys.modules, judges.__name__, judges)
+    assert checks.exercise("77.2b", 1, 2)
+    assert not checks.exercise("77.2b", 1, 1)
+    for number in ("77.3", "78.1", "77", ""):
+        with pytest.raises(ValueError, match="there is no exercise"):
+            checks.exercise(number, 1)
+    with pytest.raises(ValueError, match=r"exercise 77.2b takes 2 answers \(first, second\), got 1"):
+        checks.exercise("77.2b", 1)
