@@ -17,6 +17,7 @@ import argparse
 import ast
 import hashlib
 import os
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from fmcore.course.execution import CORES, METADATA, execute, record_time, refre
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = Path("data", "results", "chapter_times.json")
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+MARKER = re.compile(r"#[\W_]*(begin|end)[\W_]*solution", re.IGNORECASE)  # as somebody may write it in a hurry
 
 
 class BuildError(Exception):
@@ -89,16 +92,18 @@ def without_solution(code: str, where: str = "cell") -> str:
     inside = False
     for line in code.splitlines():
         marker = line.strip()
-        if marker == ("### END SOLUTION" if inside else "### BEGIN SOLUTION"):
+        if marker == (END if inside else BEGIN):
             if not inside:
                 lines.append(f"{line[: len(line) - len(line.lstrip())]}...  # your code here")
             inside = not inside
-        elif marker in ("### BEGIN SOLUTION", "### END SOLUTION"):
+        elif marker in (BEGIN, END):
             raise BuildError(f"{where}: {marker!r} where the other marker is expected; they come in pairs")
+        elif MARKER.search(line):  # else the answer would stand in the sheet
+            raise BuildError(f"{where}: {marker!r} is no marker; write {BEGIN!r} or {END!r} on a line of its own")
         elif not inside:
             lines.append(line)
     if inside:
-        raise BuildError(f"{where}: '### END SOLUTION' is missing")
+        raise BuildError(f"{where}: {END!r} is missing")
     stub = "\n".join(lines)
     if stub != code:
         try:
@@ -134,7 +139,7 @@ def keep_outputs(notebook: Any, file: Path) -> None:
     """Take over the outputs of the stored notebook, whose code must be the same."""
     import nbformat
 
-    stored = nbformat.read(file, as_version=4) if file.is_file() else nbformat.v4.new_notebook()
+    stored = stored_notebook(file) if file.is_file() else nbformat.v4.new_notebook()
     new, old = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (notebook, stored))
     if [cell.source for cell in new] != [cell.source for cell in old]:
         raise BuildError("its code has changed, so it must be run: leave out --text")
@@ -142,14 +147,28 @@ def keep_outputs(notebook: Any, file: Path) -> None:
         cell.outputs, cell.execution_count = before.outputs, before.execution_count
 
 
+def stored_notebook(file: Path) -> Any:
+    """A notebook as it is stored. Raises BuildError, naming the file, if it is broken."""
+    import nbformat
+
+    try:
+        return nbformat.read(file, as_version=4)
+    except Exception as error:  # of nbformat, of JSON, of text that is none: each of another class
+        raise BuildError(
+            f"{file.name} is broken ({type(error).__name__}): move it away, and run `make chapters NAME={file.stem}`"
+        ) from error
+
+
 def difference(pair: Pair) -> str:
     """In what way a notebook is not what its source says; empty when they are in step. Outputs are not compared."""
-    import nbformat
     from jupytext.compare import NotebookDifference, compare_notebooks
 
     if not pair.notebook.is_file():
         return f"{pair.notebook.name} does not exist"
-    found, expected = nbformat.read(pair.notebook, as_version=4), pair.fresh()
+    try:
+        expected, found = pair.fresh(), stored_notebook(pair.notebook)
+    except BuildError as error:
+        return str(error)
     try:
         compare_notebooks(found, expected, "py:percent", allow_expected_differences=False, compare_ids=False)
     except NotebookDifference as problem:

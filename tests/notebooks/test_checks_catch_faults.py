@@ -142,6 +142,14 @@ class TestPairs:
         assert "ZeroDivisionError" in capsys.readouterr().err
         assert (course / "chapters" / "00_small.ipynb").read_bytes() == before
 
+    @pytest.mark.parametrize("content", ["{", "", '{"cells": 1}', "\x00"])
+    def test_a_broken_notebook_is_named(self, course, capsys, content):
+        notebook = course / "chapters" / "00_small.ipynb"
+        notebook.write_text(content)
+        assert "00_small.ipynb is broken" in "".join(build.out_of_step(course))
+        assert build.main(["--root", str(course), "--text"]) == 1
+        assert "00_small.ipynb is broken" in capsys.readouterr().err
+
     def test_an_unknown_chapter_lists_the_known_ones(self, course, capsys):
         with pytest.raises(SystemExit):
             build.main(["--root", str(course), "07_missing"])
@@ -165,6 +173,18 @@ class TestSolutions:
     def test_markers_that_do_not_pair_or_leave_no_python_are_refused(self, code):
         with pytest.raises(build.BuildError):
             build.without_solution(code)
+
+    @pytest.mark.parametrize(
+        "mark", ["## BEGIN SOLUTION", "### begin solution", "###BEGIN SOLUTION", "# Begin_Solution:"]
+    )
+    def test_a_marker_written_in_another_way_leaves_no_answer_in_the_sheet(self, course, capsys, mark):
+        source = course / "chapters" / "solutions" / "00_small.py"
+        source.write_text(SOLUTION.replace("### BEGIN SOLUTION", mark).replace("    ### END SOLUTION\n", ""))
+        before = (course / "chapters" / "exercises" / "00_small.ipynb").read_bytes()
+        assert build.main(["--root", str(course), "00_small"]) == 1
+        assert f"{mark!r} is no marker" in capsys.readouterr().err
+        assert (course / "chapters" / "exercises" / "00_small.ipynb").read_bytes() == before
+        assert "is no marker" in "".join(build.out_of_step(course))
 
 
 class TestTimes:
