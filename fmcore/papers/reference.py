@@ -40,7 +40,7 @@ class Record(dict[str, Any]):
 
 
 def find_records(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The finished records in folders and below, by experiment; later ones win.
+    """The finished records in folders and below, by experiment; later ones win, and of several seeds the smallest.
 
     Other JSON is passed over, and the record of a run that is not evaluated yet. A file called record.json is a record.
 
@@ -49,19 +49,49 @@ def find_records(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
         ValueError: if a file is damaged.
         OSError: if a file cannot be read.
     """
-    found: dict[str, dict[str, Any]] = {}
+    return {name: by_seed[min(by_seed)] for name, by_seed in find_seeds(folders).items()}
+
+
+def find_seeds(folders: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
+    """The finished records in folders and below, by experiment and by the seed of the training (0 for a measurement).
+
+    What a later folder has of an experiment takes the place of all that earlier ones have. In one folder the last
+    record by name says what the experiment is: others count beside it if they differ from it in the seed alone.
+
+    Raises:
+        as `find_records`.
+    """
+    found: dict[str, dict[int, dict[str, Any]]] = {}
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder: name one that holds runs or records")
+        here: dict[str, dict[int, dict[str, Any]]] = {}
         for file in sorted(folder.rglob("*.json")):
             if file.is_dir() and file.name != RECORD:
                 continue
             content = sealed.read(file)
             if is_finished(content):
-                found[content["experiment"]] = Record(content, file)
+                by_seed = here.setdefault(content["experiment"], {})
+                alike = {seed: one for seed, one in by_seed.items() if without_seed(one) == without_seed(content)}
+                here[content["experiment"]] = {**alike, seed_of(content): Record(content, file)}
             elif file.name == RECORD and not is_trained(content):
                 raise ValueError(f"{file} is no record: put back the original, or move it out of {folder}")
+        found.update(here)
     return found
+
+
+def seed_of(record: Mapping[str, Any]) -> int:
+    """The seed of the training that a record is about, 0 where there was none."""
+    training = record["configuration"].get("training")
+    seed = training.get("seed") if isinstance(training, dict) else None
+    return seed if isinstance(seed, int) else 0
+
+
+def without_seed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a record apart from the seed of the training."""
+    configuration: dict[str, Any] = record["configuration"]
+    training = configuration.get("training")
+    return {**configuration, "training": {**training, "seed": None}} if isinstance(training, dict) else configuration
 
 
 def is_finished(content: Any) -> bool:

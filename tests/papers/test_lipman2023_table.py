@@ -88,9 +88,42 @@ def test_a_record_stands_beside_the_paper(tmp_path, capsys):
     line = next(line for line in out.splitlines() if "FM w/ OT" in line)
     cells = [text.strip() for text in line.split("│")[1:-1]]
     paper, ours = ["3.11", "2.99", "6.35", "142"], ["3.456 ± 0.012", "3.321 (K=3)", "6.66", "7.50", "1.25", "131"]
-    assert cells == ["FM w/ OT", *paper, *ours, "391,000", "2,000"]
+    assert cells == ["FM w/ OT", *paper, *ours, "391,000", "2,000", "1"]
     blank = next(line for line in out.splitlines() if "DDPM" in line)  # was not run
-    assert [text.strip() for text in blank.split("│")[6:-1]] == [""] * 8
+    assert [text.strip() for text in blank.split("│")[6:-1]] == [""] * 9
+
+
+def test_several_seeds_are_averaged_and_their_spread_is_shown(tmp_path, capsys):
+    bits = {0: 4.0, 1: 4.3, 2: 4.6}
+    for seed, value in bits.items():
+        content = record("lipman2023/digits/fm_ot", f"seed={seed}")
+        content["values"]["bits_per_dim"]["flow"]["value"] = value
+        records.write_json(tmp_path / "results" / f"fm_ot.seed{seed}.json", content)
+    row = by_key(lipman2023_table.lipman2023())["digits", "fm_ot"]
+    assert {seed: ours["nll_one"] for seed, ours in row.by_seed.items()} == bits
+    assert row.ours["nll_one"] == pytest.approx(4.3)
+    assert row.spread("nll_one") == pytest.approx(0.3)
+    assert row.changed == ()  # another seed is the same experiment
+    assert row.ours["fid"] is None
+    assert row.spread("fid") is None
+    out = printed([row], capsys)
+    line = next(line for line in out.splitlines() if "FM w/ OT" in line)
+    cells = ["4.300 ± 0.300", "3.321 ± 0.000 (K=3)", "", "7.50 ± 0.00", "1.25", "131 ± 0"]
+    assert [text.strip() for text in line.split("│")[2:-1]] == [*cells, "400", "2,000", "3"]
+
+
+def test_the_order_of_our_rows_is_compared_with_the_paper_s(tmp_path, capsys):
+    order = ["fm_ot", "sf", "fm_diffusion", "ddpm", "sm"]  # of the paper's bits/dim: 3.11, 3.21, 3.23, 3.24, 3.28
+    for place, method in enumerate(order):
+        content = record(f"lipman2023/digits/{method}")
+        content["values"]["bits_per_dim"]["flow"]["value"] = 2.0 + place
+        content["evaluation"]["nfe"] = 100 - place
+        records.write_json(tmp_path / "results" / f"{method}.json", content)
+    lines = {line.partition(":")[0]: line for line in printed(lipman2023_table.lipman2023(), capsys).splitlines()}
+    assert "10 of 10 pairs" in lines["bits/dim, K = 1"]
+    assert lines["bits/dim, K = 1"].endswith("or more with probability 0.01")  # 1 of 120 orders
+    assert "5 of 10 pairs" in lines["Frechet distance"]  # all the same: every pair is a tie
+    assert "4 of 10 pairs" in lines["NFE"]  # 142, 428, 183, 274, 242 in the paper: 4 of the pairs fall, as ours do
 
 
 def test_a_run_with_other_settings_is_marked(tmp_path, capsys):

@@ -44,6 +44,25 @@ def test_the_last_folder_wins_and_in_it_the_last_by_name(tmp_path):
     assert reference.find_records([]) == {}
 
 
+def test_records_that_differ_in_their_seed_alone_count_beside_each_other(tmp_path):
+    def seeded(file, seed, number, steps=10):
+        content = {"training": {"seed": seed, "steps": steps}, "path": "ot"}
+        values = {"experiment": "a", "configuration": content, "values": {"number": number}}
+        file.parent.mkdir(exist_ok=True)
+        records.write_json(file, values)
+
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    seeded(one / "a.json", 0, 1)
+    seeded(one / "a.seed1.json", 1, 2)
+    seeded(two / "a.json", 5, 3)  # of a later folder: takes the place of both
+    seeded(three / "a.json", 0, 4)
+    seeded(three / "b.json", 1, 5, steps=20)  # another experiment under the same name: the last by name counts
+    seeded(three / "c.json", 2, 6, steps=20)
+    found = [reference.find_seeds(folders)["a"] for folders in ([one], [one, two], [three])]
+    assert [numbers(by_seed) for by_seed in found] == [{0: 1, 1: 2}, {5: 3}, {1: 5, 2: 6}]
+    assert numbers(reference.find_records([one])) == {"a": 1}
+
+
 def test_what_is_no_finished_record_is_passed_over(tmp_path):
     write(tmp_path / "a.json", "a", 1)
     records.write_json(tmp_path / "list.json", [{"experiment": "b", "values": {}, "configuration": {}}])
