@@ -159,4 +159,6 @@ def _html(body: Sequence[tuple[str, str, str, str]], title: str = "") -> str:
 
 
 def _short(value: float) -> str:
+    if 1000 <= abs(value) < 1e9 and value == int(value):
+        return f"{int(value):,}"
     return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-SOURCE = "#F58B3C"  # where a flow starts, t = 0
-PATH = "#CC4778"  # what lies between, 0 < t < 1
+SOURCE = "#DB7612"  # where a flow starts, t = 0
+PATH = "#BE3068"  # what lies between, 0 < t < 1
 DATA = "#3B1499"  # where it should end, t = 1
-MODEL = "#12A3B4"  # whatever a network says
+MODEL = "#0E8FA8"  # whatever a network says
 EXACT = "#1F2328"  # closed forms and references
-MUTED = "#B4BCC6"  # context that should not call for attention
+MUTED = "#8B939B"  # context that should not call for attention, and can still be seen on a projector
 INK = "#1F2328"  # text and axes
 GRID = "#E6E9ED"
 GOOD = "#1A7F37"
@@ -37,7 +37,7 @@ def time_map() -> Colormap:
     """The colour map of time: `SOURCE` at t = 0, through `PATH`, `DATA` at t = 1; lightness falls evenly."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    stops = [(0.0, SOURCE), (0.25, "#E2655F"), (0.5, PATH), (0.67, "#A02A92"), (0.83, "#7010A5"), (1.0, DATA)]
+    stops = [(0.0, SOURCE), (0.25, "#CF5640"), (0.5, PATH), (0.67, "#962788"), (0.83, "#6D119D"), (1.0, DATA)]
     return LinearSegmentedColormap.from_list("fmcore_time", stops)
 
 

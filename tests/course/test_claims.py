@@ -23,6 +23,7 @@ from fmcore.course.claims import Claim, about, above, below, between, exactly
         (above(0.9), [0.91, 5.0], [0.9, -1.0], "> 0.9"),
         (between(2, 4), [2, 3, 4], [1.9, 4.1], "2 to 4"),
         (exactly(40), [40], [39, 41], "= 40"),
+        (exactly(35_746_307), [35_746_307], [35_746_308], "= 35,746,307"),
     ],
 )
 def test_a_rule_holds_where_its_words_say(rule: claims.Rule, yes: list[float], no: list[float], text: str) -> None:

@@ -53,11 +53,13 @@ def test_time_runs_evenly_from_the_light_source_to_the_dark_data() -> None:
     assert style.color_of(-3) == style.color_of(0)
 
 
-def test_text_has_contrast_on_white() -> None:
-    for color in (style.INK, style.GOOD, style.BAD):
-        rgb = np.array(matplotlib.colors.to_rgb(color))
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        assert 1.05 / (TO_XYZ[1] @ linear + 0.05) > 4.5  # WCAG 2 AA
+def test_text_and_graphics_have_contrast_on_white() -> None:
+    every = [*style.ROLES.values(), *style.CYCLE, *(style.color_of(t) for t in np.linspace(0, 1, 21))]
+    for colors, least in (((style.INK, style.GOOD, style.BAD), 4.5), (every, 3.0)):  # WCAG 2 AA
+        for color in colors:
+            rgb = np.array(matplotlib.colors.to_rgb(color))
+            linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+            assert 1.05 / (TO_XYZ[1] @ linear + 0.05) > least, color
 
 
 def test_png_is_the_same_for_the_same_figure_and_small_even_when_busy() -> None:
