@@ -13,8 +13,12 @@
 # %% [markdown]
 # # Exercises to 01 Diffusion
 #
-# Fill in the places marked `...` and run the cell below each of them: it says whether your function is right and, if it is
-# not, what is wrong. The words and formulas are in [the chapter](../01_diffusion.ipynb).
+# Fill in the places marked `...` and run the cell below each of them: it says whether your answer is right and, if it is
+# not, what is wrong. The words and formulas are in [the chapter](../01_diffusion.ipynb). Under each title you find the kind of
+# exercise, the time it takes somebody who has read the chapter, and how hard it is. A hint helps you to start.
+#
+# As in the chapter, $x_1$ is a data point, $x_0$ a standard normal noise sample and $x_t = \alpha_t x_1 + \sigma_t x_0$, with $t = 0$ at the
+# source and $t = 1$ at the data. A dot is a derivative in $t$.
 
 # %%
 from itertools import pairwise
@@ -22,7 +26,7 @@ from itertools import pairwise
 import torch
 
 from fmcore import closed_form, data, paths, solvers
-from fmcore.course import checks, plotting, style
+from fmcore.course import checks, style
 
 style.use()
 path = paths.variance_preserving()
@@ -30,12 +34,21 @@ path = paths.variance_preserving()
 # %% [markdown]
 # ## 1. A chain without discretization error
 #
+# *Derivation · 15 minutes · ★★☆*
+#
 # DDPM's step sizes $b_k = \beta(s_k)/K$ are right only for many steps. The chain
 # $x_k = \sqrt{1-b_k}\, x_{k-1} + \sqrt{b_k}\, \varepsilon_k$ has $\alpha = \prod_{j \le k} \sqrt{1-b_j}$ after $k$ steps. Choose
 # $b_1, \dots, b_K$ so that this equals `path.alpha(t)` at $t_k = 1 - k/K$ *exactly*, for $k = 1, \dots, K$.
 #
-# Every path of this exercise has $\alpha_t^2 + \sigma_t^2 = 1$ and $\alpha_1 = 1$. Return a tensor of shape $(K,)$, ordered
-# from the data to the source, in double precision.
+# Every path of this exercise has $\alpha_t^2 + \sigma_t^2 = 1$ and $\alpha_1 = 1$, but not every one has a $\beta$: use `path.alpha` only.
+# Return a tensor of shape $(K,)$, ordered from the data to the source, in double precision (`torch.float64`). Steps near the data are
+# small, and single precision would lose their digits.
+#
+# <details><summary>Hint</summary>
+#
+# Divide the product after $k$ steps by the product after $k - 1$ steps. What is left on each side?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
@@ -48,112 +61,96 @@ def step_sizes(path, K):
 
 
 # %% tags=["check"]
-def right_steps(path, K):
-    s = torch.arange(K + 1, dtype=torch.float64) / K
-    return -(2 * path.alpha(1 - s).log()).diff().expm1()
-
-
-def alphas(path, K):
-    return path.alpha(1 - torch.arange(K + 1, dtype=torch.float64) / K)
-
-
-# %% tags=["check"]
-mistakes = {
-    "DDPM's approximation beta(s_k)/K; the exact step is a ratio of two alphas": lambda path, K: (
-        path.diffusion(1 - torch.arange(1, K + 1, dtype=torch.float64) / K) ** 2 / K
-    ),
-    "the ratio of the alphas is not squared: the chain multiplies by the root of 1 - b": lambda path, K: (
-        1 - alphas(path, K)[1:] / alphas(path, K)[:-1]
-    ),
-    "1 - b where b belongs: this is the share of the state that is kept": lambda path, K: 1 - right_steps(path, K),
-    "this is the noise after k steps, not the noise of step k: divide by the alpha before": lambda path, K: (
-        1 - alphas(path, K)[1:] ** 2
-    ),
-    "ordered from the source to the data; b_1 is the first step away from the data": lambda path, K: right_steps(
-        path, K
-    ).flip(0),
-}
-step_cases = [(path, 5), (path, 12), (paths.variance_preserving(0.5, 8.0), 7)]
-checks.compare("step_sizes", step_sizes, right_steps, step_cases, mistakes)
+checks.exercise("01.1", step_sizes)
 
 # %% [markdown]
-# ## 2. Score and data from a noise prediction
+# ## 2. The noise prediction for Gaussian data
 #
-# A network tells you the mean noise $e = \mathbb E[x_0 \mid x_t = x]$. Return the score $\nabla \log p_t(x)$, and then the
-# mean data point $\mathbb E[x_1 \mid x_t = x]$: solve $x = \alpha_t x_1 + \sigma_t x_0$ for it. `e` and `x` have shape
-# $(B, 2)$, `t` has shape $(B,)$: each row has its own time. Use `path.alpha(t)` and `path.sigma(t)`.
-
-
-# %% tags=["exercise", "points:1"]
-def score_from_noise(e, t):
-    ### BEGIN SOLUTION
-    return -e / path.sigma(t)[:, None]
-    ### END SOLUTION
-
-
-# %% tags=["check"]
-generator = torch.Generator().manual_seed(1)
-# Five rows of two coordinates, and two rows of two: a wrong broadcast passes unseen only when B = 2.
-noise_cases = [
-    (*torch.randn(2, b, 2, generator=generator), 0.2 + 0.6 * torch.rand(b, generator=generator)) for b in (5, 2)
-]
-
-
-def right_score(e, t):
-    return path.velocity_to_score(path.noise_to_velocity(e, 0 * e, t), 0 * e, t)
-
-
-mistakes = {
-    "sign flipped: the score points to the data, the noise away from them": lambda e, t: e / path.sigma(t)[:, None],
-    "divided by sigma squared: that belongs to x - alpha x1, which is sigma times the noise": lambda e, t: (
-        -e / path.sigma(t)[:, None] ** 2
-    ),
-    "multiplied by sigma, where it should be divided": lambda e, t: -e * path.sigma(t)[:, None],
-    "not divided by sigma": lambda e, t: -e,
-    "divided by alpha; the noise in x is scaled with sigma": lambda e, t: -e / path.alpha(t)[:, None],
-}
-checks.compare("score_from_noise", score_from_noise, right_score, [(e, t) for e, _, t in noise_cases], mistakes)
-
-
-# %% tags=["exercise", "points:1"]
-def data_from_noise(e, x, t):
-    ### BEGIN SOLUTION
-    return (x - path.sigma(t)[:, None] * e) / path.alpha(t)[:, None]
-    ### END SOLUTION
-
-
-# %% tags=["check"]
-def right_data(e, x, t):
-    return path.velocity_to_data(path.noise_to_velocity(e, x, t), x, t)
-
-
-def both(t):
-    return path.alpha(t)[:, None], path.sigma(t)[:, None]
-
-
-mistakes = {
-    "sign flipped: take the noise off, do not add more": lambda e, x, t: (x + both(t)[1] * e) / both(t)[0],
-    "not divided by alpha: this is alpha times the data point": lambda e, x, t: x - both(t)[1] * e,
-    "only the noise is divided by alpha": lambda e, x, t: x - both(t)[1] / both(t)[0] * e,
-    "the noise is not scaled: sigma is missing": lambda e, x, t: (x - e) / both(t)[0],
-    "alpha and sigma swapped": lambda e, x, t: (x - both(t)[0] * e) / both(t)[1],
-}
-checks.compare("data_from_noise", data_from_noise, right_data, noise_cases, mistakes)
-
-# %% [markdown]
-# ## 3. One step of the SDE
+# *Derivation · 15 minutes · ★★☆*
 #
-# Write one Euler–Maruyama step of
+# Let the data be Gaussian: $x_1 \sim \mathcal N(m, c^2 I)$ with a mean $m$ of shape $(d,)$ and a number $c > 0$. No network is needed
+# then. Work out the best noise prediction $e^*(x, t) = \mathbb E[x_0 \mid x_t = x]$, for any path with $\alpha_t$ and $\sigma_t$.
 #
-# $$
-# \mathrm dx = \Big[ v + \tfrac12 g^2\, \nabla \log p_t \Big] \mathrm dt + g\, \mathrm dw
-# $$
+# `x` has shape $(B, d)$, `t` has shape $(B,)$: each row has its own time. `mean` is $m$ and `std` is $c$. Use `path.alpha(t)` and
+# `path.sigma(t)`.
 #
-# from $t$ to $t + h$. `x`, `v` (velocity), `score` and `z` (a standard normal draw) have shape $(B, 2)$; `g` and `h` are
-# numbers. Remember how far Brownian motion moves in a time $h$.
+# <details><summary>Hint</summary>
+#
+# A sum of two independent Gaussian variables is Gaussian, so you can write down $p_t$, and from it the score. One line of
+# section 5 of the chapter leads from the score to the mean noise.
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
+def gaussian_noise(x, t, mean, std, path):
+    ### BEGIN SOLUTION
+    alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+    return sigma * (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("01.2", gaussian_noise)
+
+# %% [markdown]
+# ## 3. A sampler that loses its noise
+#
+# *Diagnosis · 20 minutes · ★★☆*
+#
+# `broken_step` should be one Euler–Maruyama step from $t$ to $t + h$ of
+#
+# $$
+# \mathrm dx = \Big[ v + \tfrac12 g^2\, \nabla \log p_t \Big] \mathrm dt + g\, \mathrm dw ,
+# $$
+#
+# where `v` is the velocity, `z` a standard normal draw of the shape of `x`, and `g` and `h` are numbers. No error is raised. But the
+# standard deviation of $x_t$ at $t = \tfrac12$, which is 1.00 for this path and these data, comes out like this:
+
+
+# %%
+def broken_step(x, v, score, g, h, z):
+    return x + h * (v + g**2 * score) + g * h * z
+
+
+def spread_at_half(step, steps):
+    """Standard deviation of 800 points at t = 1/2 that started as noise and took this many steps."""
+    generator = torch.Generator().manual_seed(0)
+    exact = closed_form.EmpiricalVelocity(data.toy.two_moons(200, generator), path)
+    x, h = torch.randn(800, 2, generator=generator), 0.5 / steps
+    for k in range(steps):
+        t = torch.tensor(k * h)
+        v = exact(x, t)
+        score, g = path.velocity_to_score(v, x, t), float(path.diffusion(t))
+        x = step(x, v, score, g, h, torch.randn(x.shape, generator=generator))
+    return float(x.std())
+
+
+for steps in (25, 50, 100, 200):
+    print(f"{steps:4d} steps: standard deviation {spread_at_half(broken_step, steps):.2f}")
+
+# %% [markdown]
+# Two terms of the step are wrong, each by a factor. Mend one of them at a time and look at `spread_at_half` for several numbers of
+# steps. Which term causes which symptom? `cause` gets a symptom and returns `"score term"` or `"noise term"`. Then write the right step.
+#
+# <details><summary>Hint</summary>
+#
+# The variances of independent noise terms add up: what is the variance of $n$ noise terms with $h = \tfrac{1}{2n}$, and how should it depend on
+# $n$? After that, compare the score term with the formula.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:2"]
+def cause(symptom):
+    ### BEGIN SOLUTION
+    return {
+        "the spread falls to 0 with more steps": "noise term",
+        "the spread is too small by the same factor for any number of steps": "score term",
+    }[symptom]
+    ### END SOLUTION
+
+
 def sde_step(x, v, score, g, h, z):
     ### BEGIN SOLUTION
     return x + h * (v + g**2 / 2 * score) + g * h**0.5 * z
@@ -161,233 +158,168 @@ def sde_step(x, v, score, g, h, z):
 
 
 # %% tags=["check"]
-def right_step(x, v, score, g, h, z):
-    return x + h * v + (g * g * h) * score / 2 + (g * g * h) ** 0.5 * z
-
-
-def with_terms(pull, push):
-    """A step with another score term and another noise term, for the mistakes below."""
-    return lambda x, v, score, g, h, z: x + h * v + pull(g, h) * score + push(g, h) * z
-
-
-right_pull, right_push = (lambda g, h: g * g * h / 2), (lambda g, h: g * h**0.5)
-
-# %% tags=["check"]
-mistakes = {
-    "the noise is multiplied by h; Brownian motion moves by the square root of h": with_terms(
-        right_pull, lambda g, h: g * h
-    ),
-    "the noise is not scaled with the step: the square root of h is missing": with_terms(right_pull, lambda g, h: g),
-    "the factor 1/2 of the score term is missing": with_terms(lambda g, h: g * g * h, right_push),
-    "g is not squared in the score term": with_terms(lambda g, h: g * h / 2, right_push),
-    "sign of the score term flipped: it must pull back what the noise spreads": with_terms(
-        lambda g, h: -g * g * h / 2, right_push
-    ),
-    "the score term is missing: nothing balances the noise": with_terms(lambda g, h: 0.0, right_push),
-    "the score term is not multiplied by h": with_terms(lambda g, h: g * g / 2, right_push),
-    "the noise is missing: this is an ODE, and not the one with these marginals": with_terms(
-        right_pull, lambda g, h: 0.0
-    ),
-    "the noise term has g squared": with_terms(right_pull, lambda g, h: g * g * h**0.5),
-}
-sde_cases = [
-    (*torch.randn(3, 4, 2, generator=generator), g, h, torch.randn(4, 2, generator=generator))
-    for g, h in ((1.7, 0.1), (0.6, 0.02))
-]
-checks.compare("sde_step", sde_step, right_step, sde_cases, mistakes)
+checks.exercise("01.3", cause, sde_step)
 
 # %% [markdown]
-# ## 4. DDIM: another step for the ODE
+# ## 4. The ODE of a variance-exploding path
 #
-# An Euler step holds the whole velocity fixed, although $\alpha_t$ and $\sigma_t$ are known functions. DDIM (Song, Meng and Ermon
-# 2021) holds fixed only what the network says: at $t$, take the noise prediction $e$, compute the data point $\hat x_1$ that
-# belongs to it (exercise 2), and join the two again with the coefficients of the new time $r > t$:
+# *Derivation · 10 minutes · ★★☆*
 #
-# $$
-# x_r = \alpha_r \hat x_1 + \sigma_r e .
-# $$
+# The chapter derives the ODE for the variance-preserving path. On a variance-exploding path $\alpha_t = 1$ and
+# $x_t = x_1 + \sigma_t x_0$, so a pair moves with the velocity $\dot\sigma_t x_0$. Average over what $x_0$ may be at a place $x$, and return
+# the velocity of the ODE from the score.
 #
-# `x` and `e` have shape $(B, 2)$; `t` and `r` are tensors of shape $()$.
+# `score` has shape $(B, d)$, `t` has shape $(B,)$. Use `path.sigma(t)` and `path.d_sigma(t)`, which is $\dot\sigma_t$.
+#
+# <details><summary>Hint</summary>
+#
+# The velocity at $x$ is the mean of $\dot\sigma_t x_0$ given $x_t = x$. Which line of the chapter says what the mean of $x_0$ is? Mind the sign
+# of $\dot\sigma_t$: noise shrinks towards the data.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:1"]
+def exploding_velocity(score, t, path):
+    ### BEGIN SOLUTION
+    return -(path.sigma(t) * path.d_sigma(t))[:, None] * score
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("01.4", exploding_velocity)
+
+# %% [markdown]
+# ## 5. DDIM is Euler's method in other variables
+#
+# *Proof · 25 minutes · ★★★*
+#
+# An Euler step of the ODE keeps the whole velocity fixed, although $\alpha_t$ and $\sigma_t$ are known functions. DDIM (Song, Meng and Ermon
+# 2021) keeps fixed only what the network says. Let $e(x, t)$ be the noise prediction and $\rho_t = \sigma_t / \alpha_t$ the ratio of noise to signal.
+#
+# **Claim.** DDIM is Euler's method for $y = x / \alpha_t$ as a function of $\rho$. If the noise prediction is the same all along a
+# trajectory, a single step of any length has no error.
+#
+# **Proof.**
+#
+# 1. The prediction $e$ belongs to the data point $\hat x_1 = (x - \sigma_t e) / \alpha_t$, and the average over all pairs at $x$ moves with the velocity
+#    $v = \dot\alpha_t \hat x_1 + \dot\sigma_t e$. Differentiate $y_t = x_t / \alpha_t$ by the quotient rule, and put in $v$ and
+#    $x = \alpha_t \hat x_1 + \sigma_t e$. The data point drops out. *Return* $\dot y_t$ as a function of $e$ and $t$.
+# 2. Compare the factor in front of $e$ with $\dot\rho_t$: now you know $\mathrm dy / \mathrm d\rho$. Take one Euler step in $\rho$, from
+#    $\rho_t$ to $\rho_r$ with $r > t$, and go back from $y$ to $x$. *Return* $x_r$.
+# 3. If $e$ stays the same along a trajectory, then $y$ is a straight line as a function of $\rho$, and Euler's method makes no error on
+#    straight lines. $\square$ The simplest example is a single data point $c$: the noise in $x$ is then known, solve
+#    $x = \alpha_t c + \sigma_t e$ for it. *Return* the end $x_r$ of the exact trajectory through $x$, as a function of $x$ and $c$. Your
+#    step 2 gives the same with this $e$.
+#
+# Here `path.alpha`, `path.sigma`, `path.d_alpha` and `path.d_sigma` are functions of time, `t` and `r` are tensors of shape $()$, `x` and
+# `e` have shape $(B, d)$, and `c` has shape $(d,)$. The check takes the derivative of step 1 numerically and solves the ODE of step 3 with a
+# solver.
+#
+# <details><summary>Hint</summary>
+#
+# $\dot y = v / \alpha - x\, \dot\alpha / \alpha^2$. For step 2 write $y_r = y_t + (\rho_r - \rho_t) \cdot$ (slope), then multiply by $\alpha_r$.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:1"]
+def rate_of_y(e, path, t):
+    ### BEGIN SOLUTION
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    return (path.d_sigma(t) * alpha - sigma * path.d_alpha(t)) / alpha**2 * e
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("01.5a", rate_of_y)
 
 
 # %% tags=["exercise", "points:2"]
 def ddim_step(x, e, path, t, r):
     ### BEGIN SOLUTION
-    x1 = (x - path.sigma(t) * e) / path.alpha(t)
-    return path.alpha(r) * x1 + path.sigma(r) * e
+    y = x / path.alpha(t) + (path.sigma(r) / path.alpha(r) - path.sigma(t) / path.alpha(t)) * e
+    return path.alpha(r) * y
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def right_ddim(x, e, path, t, r):
-    share = path.alpha(r) / path.alpha(t)
-    return share * x + (path.sigma(r) - share * path.sigma(t)) * e
-
-
-# %% tags=["check"]
-mistakes = {
-    "sigma of the old time: the noise must shrink to sigma at r": lambda x, e, path, t, r: (
-        path.alpha(r) * (x - path.sigma(t) * e) / path.alpha(t) + path.sigma(t) * e
-    ),
-    "alpha of the old time: the data part must grow to alpha at r": lambda x, e, path, t, r: (
-        x - path.sigma(t) * e + path.sigma(r) * e
-    ),
-    "no noise put back: this jumps along the path with sigma = 0": lambda x, e, path, t, r: (
-        path.alpha(r) * (x - path.sigma(t) * e) / path.alpha(t)
-    ),
-    "this is the data point itself; it must be noised again to time r": lambda x, e, path, t, r: (
-        (x - path.sigma(t) * e) / path.alpha(t)
-    ),
-    "an Euler step; DDIM uses alpha and sigma at r and no derivative": lambda x, e, path, t, r: (
-        x + (r - t) * path.noise_to_velocity(e, x, t)
-    ),
-    "t and r swapped: the step goes from t to r": lambda x, e, path, t, r: right_ddim(x, e, path, r, t),
-}
-ddim_cases = [
-    (*torch.randn(2, 4, 2, generator=generator), where, torch.tensor(t), torch.tensor(r))
-    for where, t, r in ((path, 0.2, 0.5), (path, 0.7, 0.8), (paths.cosine(), 0.3, 0.6))
-]
-checks.compare("ddim_step", ddim_step, right_ddim, ddim_cases, mistakes)
-
-# %% [markdown]
-# How good is it? Three experiments with exact noise predictions, each against Euler at equal NFE and measured by the mean
-# distance to a nearly exact solution of the ODE: data that are one point, the two moons on the variance-preserving path, and
-# the two moons on a variance-exploding path. Before you run them: which of the two do you expect to be nearer, and where?
-
-# %%
-moons = data.toy.two_moons(500, generator)
-start = torch.randn(300, 2, generator=generator)
-exploding = paths.variance_exploding(sigma_min=0.05, sigma_max=3.0)
-steps = torch.tensor([4, 8, 16, 32])
-
-
-def ddim(exact, x, steps, t1):
-    for t, r in pairwise(torch.linspace(0, t1, steps + 1)):
-        e = exact.path.velocity_to_noise(exact(x, t), x, t)
-        x = ddim_step(x, e, exact.path, t, r)
-    return x
-
-
-def compare_solvers(points, path, t1=0.95):
-    """Mean distance to the end of the ODE, for each number of steps."""
-    exact, x0 = closed_form.EmpiricalVelocity(points, path), path.source_scale * start
-    truth = solvers.solve(exact, x0, t1=t1, rtol=1e-6, atol=1e-6).x
-    ends = {
-        "DDIM": [ddim(exact, x0, int(n), t1) for n in steps],
-        "Euler": [solvers.solve(exact, x0, t1=t1, method="euler", steps=int(n)).x for n in steps],
-    }
-    return {name: [float((x - truth).norm(dim=1).mean()) for x in of] for name, of in ends.items()}
-
-
-# %%
-try:
-    one_point = compare_solvers(moons[:1], path)
-    errors = {
-        "variance preserving": compare_solvers(moons, path),
-        "variance exploding": compare_solvers(moons, exploding),
-    }
-    picture, axes = plotting.canvas(1, 2, height=3.4, sharey=True)
-    for (title, curves), ax in zip(errors.items(), axes, strict=True):
-        plotting.error_against(steps, curves, xlabel="NFE", ylabel="distance to the ODE's end", title=title, ax=ax)
-    print(f"one data point, 4 steps:  DDIM {one_point['DDIM'][0]:.4f}   Euler {one_point['Euler'][0]:.4f}")
-except (TypeError, AttributeError):  # ddim_step is not written yet
-    one_point = picture = None
-picture
-
-# %% tags=["check"]
-checks.holds(
-    "one data point",
-    None if one_point is None else max(one_point["DDIM"]) < 1e-3,
-    "with a single data point the prediction never changes, so DDIM must end on the ODE whatever the number of steps",
-)
-
-# %% [markdown]
-# With one data point DDIM makes no error at all. With many, the prediction changes along the way and both methods have order
-# one (the slopes). Read off the figure which one is nearer at equal NFE on each path, `"DDIM"` or `"Euler"`.
+checks.exercise("01.5b", ddim_step)
 
 
 # %% tags=["exercise", "points:1"]
-def nearer(path_name):
+def end_of_trajectory(x, c, path, t, r):
     ### BEGIN SOLUTION
-    return {"variance preserving": "Euler", "variance exploding": "DDIM"}[path_name]
+    e = (x - path.alpha(t) * c) / path.sigma(t)
+    return path.alpha(r) * c + path.sigma(r) * e
     ### END SOLUTION
 
 
 # %% tags=["check"]
-hint = "look again: the lower curve is nearer"
-checks.choice("nearer, variance preserving", nearer("variance preserving"), "Euler", {"DDIM": hint})
-checks.choice("nearer, variance exploding", nearer("variance exploding"), "DDIM", {"Euler": hint})
+checks.exercise("01.5c", end_of_trajectory)
 
 # %% [markdown]
-# A method that is exact in one case need not be better in the next: which solver is good depends on the path, and is found by
-# measuring. Chapter 04 does it for straight paths.
-
-# %% [markdown]
-# ## 5. The ODE of a variance-exploding path
+# ## 6. DDIM or Euler?
 #
-# With $\alpha_t = 1$ the noised point is $x_t = x_1 + \sigma_t x_0$, so its conditional velocity is $\dot\sigma_t x_0$, where
-# $\dot\sigma_t$ is the derivative in $t$. Average over what $x_0$ may be, use the one line of section 5 of the chapter, and
-# return the velocity of the ODE from the score. `score` has shape $(B, 2)$, `t` has shape $(B,)$; use `exploding.sigma(t)`
-# and `exploding.d_sigma(t)`.
+# *Investigation · 35 minutes · ★★★*
+#
+# With one data point DDIM makes no error at all. With many data points the prediction changes along the way, and both methods
+# have order one. Which of the two ends nearer to the exact ODE at equal NFE? Is it always the same one? Write down what you expect
+# for a variance-preserving and for a variance-exploding path, and then find out.
+#
+# Write `experiment(path, points, seed)` for data `points` of shape $(n, 2)$. Take at least 200 starts, follow the ODE with exact noise
+# predictions from $t = 0$ to $t = 0.95$ in equal steps of $t$, and measure the *mean distance* of the ends from those of an accurate solution
+# of the ODE. Return a dictionary with
+#
+# - `"steps"`: at least three numbers of steps, the largest at least four times the smallest;
+# - `"DDIM"` and `"Euler"`: the mean distance for each of them;
+# - `"control"`: the two distances (DDIM, Euler) for the smallest number of steps when `points[:1]` is all the data, a case of which you
+#   know the answer;
+# - `"nearer"`: `"DDIM"` or `"Euler"`, what you conclude for this path.
+#
+# The check runs it for paths, data and seeds of its own, and compares your numbers with its own measurement.
+#
+# **What a good answer has** (write a few sentences into a new cell below):
+#
+# - a figure of both errors against NFE, on logarithmic axes, for both paths (1 point);
+# - a control, and the scatter over several seeds beside the difference between the methods (2 points);
+# - an idea why the answer depends on the path: what changes along a trajectory, the prediction or the coefficients? Then a measurement
+#   that could refute this idea, for example other values of $\sigma_{\max}$ or data with another spread (3 points);
+# - one sentence that says for which paths, data and numbers of steps your verdict holds (1 point).
+#
+# <details><summary>Hint</summary>
+#
+# `closed_form.EmpiricalVelocity(points, path)` is the exact velocity and `path.velocity_to_noise(v, x, t)` its noise prediction. The
+# start is `path.source_scale` times standard normal numbers. `solvers.solve(velocity, x0, t1=0.95, rtol=1e-5, atol=1e-5).x` is accurate enough,
+# `method="euler", steps=n` gives Euler, and `pairwise(torch.linspace(0, 0.95, n + 1))` the steps of DDIM.
+# `fmcore.course.plotting.error_against(steps, {"DDIM": ..., "Euler": ...})` draws the figure.
+#
+# </details>
 
 
-# %% tags=["exercise", "points:2"]
-def exploding_velocity(score, t):
+# %% tags=["exercise", "points:5"]
+def experiment(path, points, seed):
     ### BEGIN SOLUTION
-    return -(exploding.sigma(t) * exploding.d_sigma(t))[:, None] * score
+    def errors(points, steps):
+        exact = closed_form.EmpiricalVelocity(points, path)
+        truth = solvers.solve(exact, x0, t1=0.95, rtol=1e-5, atol=1e-5).x
+        distances = []
+        for n in steps:
+            x = x0
+            for t, r in pairwise(torch.linspace(0, 0.95, n + 1)):
+                x = ddim_step(x, path.velocity_to_noise(exact(x, t), x, t), path, t, r)
+            euler = solvers.solve(exact, x0, t1=0.95, method="euler", steps=n).x
+            distances.append([float((end - truth).norm(dim=1).mean()) for end in (x, euler)])
+        return distances
+
+    x0 = path.source_scale * torch.randn(300, 2, generator=torch.Generator().manual_seed(seed))
+    steps = [4, 8, 16]
+    ddim, euler = zip(*errors(points, steps), strict=True)
+    [control] = errors(points[:1], steps[:1])
+    nearer = "DDIM" if all(d < e for d, e in zip(ddim, euler, strict=True)) else "Euler"
+    return {"steps": steps, "DDIM": ddim, "Euler": euler, "control": control, "nearer": nearer}
     ### END SOLUTION
 
 
 # %% tags=["check"]
-exploding_cases = [
-    (torch.randn(b, 2, generator=generator), 0.1 + 0.8 * torch.rand(b, generator=generator)) for b in (5, 2)
-]
-
-
-def right_exploding(score, t):
-    return exploding.score_to_velocity(score, torch.zeros_like(score), t)
-
-
-def with_factor(factor):
-    """A velocity with another factor before the score, for the mistakes below."""
-    return lambda score, t: factor(exploding.sigma(t), exploding.d_sigma(t))[:, None] * score
-
-
-mistakes = {
-    "sign flipped: sigma falls with t, its derivative is negative, and the velocity goes along the score": with_factor(
-        lambda sigma, d_sigma: sigma * d_sigma
-    ),
-    "the derivative of sigma is missing": with_factor(lambda sigma, d_sigma: -sigma),
-    "sigma is missing: the mean noise is minus sigma times the score": with_factor(lambda sigma, d_sigma: -d_sigma),
-    "divided by sigma, where it should be multiplied": with_factor(lambda sigma, d_sigma: -d_sigma / sigma),
-    "a factor 1/2 too many: d(sigma^2)/dt is 2 sigma d_sigma": with_factor(lambda sigma, d_sigma: -sigma * d_sigma / 2),
-}
-checks.compare("exploding_velocity", exploding_velocity, right_exploding, exploding_cases, mistakes)
-
-# %% [markdown]
-# Last, sample with it. The start is $\sigma_{\max} x_0$, which is `exploding.source_scale * x0`.
-
-# %%
-exact = closed_form.EmpiricalVelocity(moons, exploding)
-
-
-def velocity(x, t):
-    score = exploding.velocity_to_score(exact(x, t), x, t)
-    return exploding_velocity(score, t.expand(len(x)))
-
-
-end, picture = None, None
-try:
-    end = solvers.solve(velocity, exploding.source_scale * start, t1=exploding.t_max, method="midpoint", steps=50).x
-    picture = plotting.clouds(exact=end, behind=moons, limit=3.0, size=8)
-except (TypeError, AttributeError):  # exploding_velocity is not written yet
-    pass
-picture
-
-# %% tags=["check"]
-nearest = None if end is None else torch.cdist(end, moons).min(1).values.mean()
-checks.holds(
-    "two moons",
-    None if nearest is None else nearest < 0.15,
-    "the end points are far from the data: is the velocity right, and was it the one that was used?",
-)
+checks.exercise("01.6", experiment)

@@ -13,16 +13,16 @@
 # %% [markdown]
 # # Exercises to 02 Flows
 #
-# Fill in the places marked `...` and run the cell below each of them: it says whether your function is right and, if it is
-# not, what is wrong. The words and formulas are in [the chapter](../02_flows.ipynb).
+# Fill in the places marked `...` and run the cell below each of them: it says whether your answer is right and, if it is
+# not, what is wrong. The words and formulas are in [the chapter](../02_flows.ipynb). Under each title you find the kind of
+# exercise, the time it takes somebody who has read the chapter, and how hard it is. A hint helps you to start.
 
 # %%
-import itertools
 import math
 
 import torch
 
-from fmcore import likelihood, networks, solvers, sources
+from fmcore import solvers, sources
 from fmcore.course import checks, plotting, style
 
 style.use()
@@ -52,19 +52,50 @@ def whirl_exact(x0, t):
 
 
 # %% [markdown]
-# ## 1. Heun's method and its order
+# ## 1. A method that has lost an order
 #
-# Follow $dx/dt = v(x, t)$ from $t = 0$ to $t = 1$ in `steps` equal steps of length $h$. In each step, look ahead with Euler and
-# go with the average of the velocities at the two ends:
+# *Diagnosis · 15 minutes · ★★☆*
 #
-# $$
-# k_1 = v(x, t), \qquad k_2 = v(x + h\, k_1,\; t + h), \qquad x \leftarrow x + \tfrac{h}{2} (k_1 + k_2) .
-# $$
-#
-# Give the velocity its time as a tensor of shape $()$: `torch.tensor(i * h)`.
+# `broken_heun` was meant to be Heun's method: look ahead to the end of the step with Euler, then go with the average of the
+# velocities at the two ends. On a field that does not change in time it has order 2, as it should. On the whirl it has order 1.
 
 
-# %% tags=["exercise", "points:2"]
+# %%
+def broken_heun(velocity, x0, steps):
+    x, h = x0, 1 / steps
+    for i in range(steps):
+        t = torch.tensor(i * h)
+        k1 = velocity(x, t)
+        k2 = velocity(x + h * k1, t)
+        x = x + h / 2 * (k1 + k2)
+    return x
+
+
+def frozen(x, t):
+    return whirl(x, 0.5)
+
+
+starts = torch.randn(50, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+steps = torch.tensor([16, 32, 64, 128])
+truth = {"whirl": whirl_exact(starts, 1.0), "frozen whirl": solvers.solve(frozen, starts, rtol=1e-9, atol=1e-9).x}
+errors = {
+    name: [(broken_heun(field, starts, int(n)) - truth[name]).norm(dim=1).mean() for n in steps]
+    for name, field in (("whirl", whirl), ("frozen whirl", frozen))
+}
+plotting.error_against(steps, errors)
+
+# %% [markdown]
+# Find the line that can only matter where the velocity depends on time, and write the method as it was meant. The velocity gets its
+# time as a tensor of shape $()$.
+#
+# <details><summary>Hint</summary>
+#
+# For each of the two velocities say where the point is, and when it is there.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:1"]
 def heun(velocity, x0, steps):
     ### BEGIN SOLUTION
     x, h = x0, 1 / steps
@@ -78,190 +109,106 @@ def heun(velocity, x0, steps):
 
 
 # %% tags=["check"]
-def one_step_method(second, average, shift=0):
-    """A solver with a mistake: `second` finds the second velocity, `average` combines the two."""
-
-    def solver(velocity, x0, steps):
-        x, h = x0, 1 / steps
-        for i in range(steps):
-            t = torch.tensor((i + shift) * h)
-            k1 = velocity(x, t)
-            x = x + h * average(k1, second(velocity, x, t, h, k1))
-        return x
-
-    return solver
-
-
-def right_heun(velocity, x0, steps):
-    return solvers.solve(velocity, x0, method="heun", steps=steps).x
-
-
-def at_the_end(velocity, x, t, h, k1):
-    return velocity(x + h * k1, t + h)
-
-
-# %% tags=["check"]
-mistakes = {
-    "the second velocity is taken at time t; the look-ahead is at t + h": one_step_method(
-        lambda velocity, x, t, h, k1: velocity(x + h * k1, t), lambda k1, k2: (k1 + k2) / 2
-    ),
-    "the second velocity is taken at x; the look-ahead is at x + h k1": one_step_method(
-        lambda velocity, x, t, h, k1: velocity(x, t + h), lambda k1, k2: (k1 + k2) / 2
-    ),
-    "the two velocities are added, not averaged: a factor 1/2 is missing": one_step_method(
-        at_the_end, lambda k1, k2: k1 + k2
-    ),
-    "this is Euler's method: the second velocity is not used": one_step_method(at_the_end, lambda k1, k2: k1),
-    "you go with the second velocity alone; go with the average of both": one_step_method(
-        at_the_end, lambda k1, k2: k2
-    ),
-    "this is the midpoint method: it has order 2 too, but Heun averages the velocities at both ends": one_step_method(
-        lambda velocity, x, t, h, k1: velocity(x + h / 2 * k1, t + h / 2), lambda k1, k2: k2
-    ),
-    "time is one step ahead: the first step starts at t = 0": one_step_method(
-        at_the_end, lambda k1, k2: (k1 + k2) / 2, shift=1
-    ),
-    "only one step is taken; repeat it for i = 0, ..., steps - 1": lambda velocity, x0, steps: (
-        solvers.solve(velocity, x0, t1=1 / steps, method="heun", steps=1).x
-    ),
-}
-
-# %% tags=["check"]
-generator = torch.Generator().manual_seed(1)
-starts = torch.randn(5, 2, generator=generator, dtype=torch.float64)
-checks.compare("heun", heun, right_heun, [(whirl, starts, 6), (whirl, starts, 13)], mistakes)
+checks.exercise("02.1a", heun)
 
 # %% [markdown]
-# Now read its order off. `errors[i]` is the error with `steps[i]` steps (two tensors), and the error is about
-# $C\, h^p$ with $h = 1 / \text{steps}$. Return $p$: take logarithms and fit a straight line. `plotting.slope(x, y)` does the fit.
+# Now write what the legend above shows. `errors[i]` is the error with `steps[i]` steps (two tensors), and the error is about $C h^p$ with
+# $h = 1 / \text{steps}$. Measured errors scatter, so use **all** of them: return the $p$ of the straight line that fits the logarithms
+# best in the sense of least squares.
 
 
 # %% tags=["exercise", "points:1"]
 def order(steps, errors):
     ### BEGIN SOLUTION
-    return -plotting.slope(steps, errors)
+    u, v = torch.log(1 / steps), torch.log(errors)
+    u = u - u.mean()
+    return (u * (v - v.mean())).sum() / u.square().sum()
     ### END SOLUTION
 
 
 # %% tags=["check"]
-steps = torch.tensor([16, 32, 64, 128])
-
-
-def right_order(steps, errors):
-    return torch.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])
-
-
-mistakes = {
-    "this is the slope against the number of steps; the order is the slope against h = 1 / steps": lambda steps, errors: (
-        -right_order(steps, errors)
-    ),
-    "this is the factor by which the error falls when the step is halved; its logarithm to base 2 is the order": lambda steps, errors: (
-        2 ** right_order(steps, errors)
-    ),
-    "no logarithms: the fit is of the errors themselves": lambda steps, errors: (
-        ((1 / steps - (1 / steps).mean()) * (errors - errors.mean())).sum()
-        / (1 / steps - (1 / steps).mean()).square().sum()
-    ),
-}
-
-# %% tags=["check"]
-powers = [(steps, 3.0 * (1 / steps) ** p) for p in (1, 2, 4)]
-if checks.compare("order", order, right_order, powers, mistakes, rtol=0.01):
-    truth = whirl_exact(starts, 1.0)
-    errors = torch.stack([(heun(whirl, starts, int(n)) - truth).norm(dim=1).mean() for n in steps])
-    checks.value(
-        "order of your Heun on the whirl",
-        order(steps, errors),
-        2.0,
-        {"order 1: there is still a mistake in heun": 1.0},
-        rtol=0.05,
-    )
+checks.exercise("02.1b", order)
 
 # %% [markdown]
-# ## 2. The divergence of a velocity
+# ## 2. The divergence of a radial field
 #
-# Return $\operatorname{div} v = \sum_i \partial v_i / \partial x_i$ at each row of `x`, shape $(B,)$, for any number of dimensions
-# $d$. The velocity treats rows independently, so the gradient of `v[:, i].sum()` with respect to `x` holds
-# $\partial v_i / \partial x_j$ of every row. `x` arrives without a gradient: start with `x = x.detach().requires_grad_()`.
+# *Derivation · 15 minutes · ★★☆*
+#
+# A radial field in $d$ dimensions points straight away from the origin, or towards it: $v(x) = f(s)\, x$ with $s = \|x\|^2$. The first term of
+# the whirl is such a field. Work out its divergence, for any $f$ with derivative $f'$ and any $d$.
+#
+# `f` and `df` are functions that map a tensor of values $s$ to $f(s)$ and $f'(s)$; `x` has shape $(B, d)$. Return the divergence at each row,
+# shape $(B,)$. Use no autograd: the check does.
+#
+# Then take $v(x) = \|x\|^p\, x$. For one power $p$ this field neither expands nor compresses space away from the origin: the velocity of water
+# from a point source. Return this $p$ for $d$ dimensions.
+#
+# <details><summary>Hint</summary>
+#
+# $\partial v_i / \partial x_i$ by the product rule, with $\partial s / \partial x_i = 2 x_i$; then sum over $i$. For the second part, which $f$ is it?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
-def divergence(velocity, x, t):
+def radial_divergence(x, f, df):
     ### BEGIN SOLUTION
-    x = x.detach().requires_grad_()
-    v = velocity(x, t)
-    total = torch.zeros(len(x), dtype=x.dtype)
-    for i in range(x.shape[1]):
-        total += torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i]
-    return total
+    s = x.square().sum(dim=1)
+    return x.shape[1] * f(s) + 2 * s * df(s)
+    ### END SOLUTION
+
+
+def power_of_a_source(d):
+    ### BEGIN SOLUTION
+    return -d
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def jacobians(velocity, x, t):
-    """dv/dx of each row, (B, d, d): brute force."""
-    return torch.stack(
-        [
-            torch.autograd.functional.jacobian(lambda row, i=i: velocity(row[None], t[i : i + 1])[0], x[i])
-            for i in range(len(x))
-        ]
-    )
-
-
-def right_divergence(velocity, x, t):
-    return jacobians(velocity, x, t).diagonal(dim1=1, dim2=2).sum(dim=1)
-
-
-# %% tags=["check"]
-mistakes = {
-    "only the first coordinate: sum over all i": lambda velocity, x, t: jacobians(velocity, x, t)[:, 0, 0],
-    "all entries of the Jacobian are summed (is it the gradient of v.sum()?); only the diagonal belongs to the divergence": (
-        lambda velocity, x, t: jacobians(velocity, x, t).sum(dim=(1, 2))
-    ),
-    "averaged over the coordinates; the divergence is their sum": lambda velocity, x, t: (
-        right_divergence(velocity, x, t) / x.shape[1]
-    ),
-    "summed over the rows: each row has its own divergence": lambda velocity, x, t: right_divergence(
-        velocity, x, t
-    ).sum(),
-    "this is the product of the diagonal, not its sum": lambda velocity, x, t: (
-        jacobians(velocity, x, t).diagonal(dim1=1, dim2=2).prod(dim=1)
-    ),
-    "this is the determinant of the Jacobian; the divergence is its trace": lambda velocity, x, t: torch.linalg.det(
-        jacobians(velocity, x, t)
-    ),
-}
-
-# %% tags=["check"]
-torch.manual_seed(0)
-network = networks.MLP(5, width=16, depth=2).double()
-cases = [
-    (
-        whirl,
-        torch.randn(4, 2, generator=generator, dtype=torch.float64),
-        torch.rand(4, generator=generator, dtype=torch.float64),
-    ),
-    (
-        network,
-        torch.randn(3, 5, generator=generator, dtype=torch.float64),
-        torch.rand(3, generator=generator, dtype=torch.float64),
-    ),
-]
-checks.compare("divergence", divergence, right_divergence, cases, mistakes, rtol=1e-5, atol=1e-7)
+checks.exercise("02.2", radial_divergence, power_of_a_source)
 
 # %% [markdown]
-# ## 3. Density under an invertible map
+# ## 3. A density whose mass is not one
 #
-# A sample $x_0$ of the density $p_0$ is sent through an invertible map: $x_1 = \phi(x_0)$. Whatever the map is, a flow or a formula,
-# the density of $x_1$ is
+# *Diagnosis · 20 minutes · ★★☆*
 #
-# $$
-# \log p_1(x_1) = \log p_0\big(\phi^{-1}(x_1)\big) + \log \Big| \det \frac{\partial \phi^{-1}}{\partial x_1} \Big| .
-# $$
+# Samples $x_0$ of the density $p_0$ are sent through an invertible map $x_1 = \phi(x_0)$. `broken_log_density` should return $\log p_1(x_1)$ at
+# each row of `x1`. It gets the inverse map (a batch in, a batch out, rows independent) and `log_prob0`, which maps $(B, d)$ to $(B,)$.
+# A density has mass 1. Here is its mass on a fine grid, for three maps of a standard Gaussian:
+
+
+# %%
+def broken_log_density(x1, inverse, log_prob0):
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: inverse(row[None])[0]))(x1)  # (B, d, d)
+    return log_prob0(inverse(x1)) - torch.linalg.det(jacobian).log()
+
+
+inverses = {
+    "a quarter turn": lambda x1: -quarter_turn(x1),
+    "everything twice as large": lambda x1: x1 / 2,
+    "a mirror": lambda x1: x1 * torch.tensor([1.0, -1.0], dtype=x1.dtype),
+}
+
+
+def mass(log_density, inverse, limit=10.0, points=101):
+    grid = plotting.grid(limit, points).double()
+    log_p = log_density(grid, inverse, sources.Gaussian((2,)).log_prob)
+    return float(log_p.exp().sum()) * (2 * limit / (points - 1)) ** 2
+
+
+for name, inverse in inverses.items():
+    print(f"{name:26s} mass {mass(broken_log_density, inverse):6.3f}")
+
+# %% [markdown]
+# Two things are wrong. Mend them. Then explain the number in the second line: return the mass that `broken_log_density` would give to
+# the image of a density under $x_1 = c\, x_0$ in $d$ dimensions, for $c > 0$.
 #
-# You get the inverse map (a batch in, a batch out, rows independent) and `log_prob0`, which maps $(B, d)$ to $(B,)$. Return
-# $\log p_1$ at each row of `x1`. For the Jacobians: `torch.func.vmap(torch.func.jacrev(lambda row: inverse(row[None])[0]))(x1)`
-# has shape $(B, d, d)$.
+# <details><summary>Hint</summary>
+#
+# In one dimension, a probability is $p_1(x_1)\, dx_1 = p_0(x_0)\, dx_0$, with both lengths positive. Solve it for $p_1$, and compare with the code.
+# For the last question integrate what the code returns, with $x_1 = c\, x_0$ as substitution.
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
@@ -272,62 +219,29 @@ def log_density(x1, inverse, log_prob0):
     ### END SOLUTION
 
 
-# %% tags=["check"]
-def undo_whirl(x1):
-    """From t = 1 back to t = 0, in closed form."""
-    r1 = x1.norm(dim=1, keepdim=True)
-    q = (2 / r1 - r1 / 2) * math.exp(2.0)
-    return ((q**2 + 4).sqrt() - q) / r1 * (math.cos(2.0) * x1 - math.sin(2.0) * quarter_turn(x1))
-
-
-mirror = torch.tensor([[0.5, 0.3, 0.0], [0.0, -2.0, 0.4], [0.1, 0.0, 1.5]], dtype=torch.float64)  # determinant below 0
-
-
-def undo_affine(x1):
-    return (x1 - 1.0) @ mirror.T
-
-
-def log_scale(x1, inverse):
-    return torch.stack(
-        [
-            torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda row: inverse(row[None])[0], row)).logabsdet
-            for row in x1
-        ]
-    )
-
-
-def right_log_density(x1, inverse, log_prob0):
-    return log_prob0(inverse(x1)) + log_scale(x1, inverse)
+def broken_mass(c, d):
+    ### BEGIN SOLUTION
+    return c ** (2 * d)
+    ### END SOLUTION
 
 
 # %% tags=["check"]
-mistakes = {
-    "the determinant has the wrong sign in front: where space grows on the way, the density falls": lambda x1, inverse, log_prob0: (
-        log_prob0(inverse(x1)) - log_scale(x1, inverse)
-    ),
-    "the determinant is missing: this is the density of x0 only": lambda x1, inverse, log_prob0: log_prob0(inverse(x1)),
-    "log p_0 is taken at x1; take it at the point of the source that x1 came from": lambda x1, inverse, log_prob0: (
-        log_prob0(x1) + log_scale(x1, inverse)
-    ),
-    "the logarithm of the determinant is missing": lambda x1, inverse, log_prob0: (
-        log_prob0(inverse(x1)) + log_scale(x1, inverse).exp()
-    ),
-}
-cases = [
-    (torch.randn(4, 2, generator=generator, dtype=torch.float64), undo_whirl, sources.Gaussian((2,)).log_prob),
-    (torch.randn(5, 3, generator=generator, dtype=torch.float64), undo_affine, sources.Gaussian((3,)).log_prob),
-]
-if checks.compare("log_density", log_density, right_log_density, cases, mistakes):
-    ends = whirl_exact(torch.randn(50, 2, generator=generator, dtype=torch.float64), 1.0)
-    by_flow = likelihood.log_likelihood(whirl, ends, sources.Gaussian((2,)), rtol=1e-8, atol=1e-8).log_prob
-    gap = (log_density(ends, undo_whirl, sources.Gaussian((2,)).log_prob) - by_flow).abs().max()
-    checks.holds("the determinant and the integrated divergence agree on the whirl", gap < 1e-4, "they do not")
+checks.exercise("02.3", log_density, broken_mass)
 
 # %% [markdown]
 # ## 4. A motion that leaves a Gaussian unchanged
 #
+# *Derivation · 10 minutes · ★★☆*
+#
 # For a Gaussian $p$ with mean $m$, shape $(2,)$, and covariance $C$, shape $(2, 2)$, return $w(x) = J\, \nabla \log p(x)$ at each row of
-# `x`, where $J (a, b) = (-b, a)$ (`quarter_turn` above). Work out $\nabla \log p$ first. Every point moves, and the density stays.
+# `x`, where $J (a, b) = (-b, a)$ (`quarter_turn` above). Work out $\nabla \log p$ first. Every point moves, and the density stays: the check
+# follows some points with your field.
+#
+# <details><summary>Hint</summary>
+#
+# $\log p(x) = -\tfrac12 (x - m)^{\top} C^{-1} (x - m) + \text{const}$. `torch.linalg.solve(C, b)` is $C^{-1} b$ for columns $b$.
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
@@ -339,148 +253,146 @@ def stirring(x, mean, covariance):
 
 
 # %% tags=["check"]
-def right_stirring(x, mean, covariance):
-    x = x.detach().requires_grad_()
-    log_prob = torch.distributions.MultivariateNormal(mean, covariance).log_prob(x)
-    return quarter_turn(torch.autograd.grad(log_prob.sum(), x)[0])
-
-
-mistakes = {
-    "turned about the origin, not about the mean": lambda x, mean, covariance: right_stirring(x, 0 * mean, covariance),
-    "the covariance is missing: a rotation leaves only round Gaussians unchanged": lambda x, mean, covariance: (
-        right_stirring(x, mean, torch.eye(2, dtype=x.dtype))
-    ),
-    "multiplied by the covariance; the score has its inverse": lambda x, mean, covariance: right_stirring(
-        x, mean, torch.linalg.inv(covariance)
-    ),
-    "this is the score; turn it by a quarter turn": lambda x, mean, covariance: (
-        -quarter_turn(right_stirring(x, mean, covariance))
-    ),
-    "turned first and divided by the covariance after; the quarter turn comes last": lambda x, mean, covariance: (
-        -torch.linalg.solve(covariance, quarter_turn(x - mean).T).T
-    ),
-}
-
-# %% tags=["check"]
-mean = torch.tensor([1.0, -0.5], dtype=torch.float64)
-covariance = torch.tensor([[1.5, 0.6], [0.6, 0.5]], dtype=torch.float64)
-gaussian = torch.distributions.MultivariateNormal(mean, covariance)
-x = torch.randn(6, 2, generator=generator, dtype=torch.float64)
-if checks.compare("stirring", stirring, right_stirring, [(x, mean, covariance)], mistakes):
-    spots = mean + torch.randn(500, 2, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
-    moved = solvers.solve(lambda x, t: stirring(x, mean, covariance), spots, rtol=1e-8, atol=1e-8).x
-    level = (gaussian.log_prob(moved) - gaussian.log_prob(spots)).abs().max()
-    checks.holds("every point stays on its level line", level < 1e-4, "points leave their level lines")
-    print(f"and every point moves: mean distance {(moved - spots).norm(dim=1).mean():.1f}")
+checks.exercise("02.4", stirring)
 
 # %% [markdown]
-# ## 5. Hutchinson's estimate and its spread
+# ## 5. The spread of Hutchinson's estimate
 #
-# `probes` has shape $(K, B, d)$: $K$ probes of random signs for each row. Return the estimate of the divergence at each row, shape
-# $(B,)$: the mean over the probes of $\varepsilon^{\top} (\partial v / \partial x)\, \varepsilon$. One backward pass a probe:
-# the gradient of `(v * epsilon).sum()` with respect to `x` is $\varepsilon^{\top} (\partial v / \partial x)$.
+# *Proof · 25 minutes · ★★★*
+#
+# **Claim** (section 7 of the chapter). For a probe $\varepsilon \in \mathbb R^d$ of independent random signs and a matrix $A$, which need not be
+# symmetric, $\operatorname{Var}[\varepsilon^{\top} A\, \varepsilon] = 2 \sum_{i \ne j} S_{ij}^2$ with $S = \tfrac12 (A + A^{\top})$.
+#
+# **Proof.**
+#
+# 1. In $\varepsilon^{\top} A\, \varepsilon = \sum_{i, j} A_{ij}\, \varepsilon_i \varepsilon_j$ the terms with $i = j$ are not random, because $\varepsilon_i^2 = 1$: their sum is $\operatorname{tr} A$.
+#    Of the others, the terms $(i, j)$ and $(j, i)$ have the same product of signs. So there are numbers $c_{ij}$ with
+#
+#    $$
+#    \varepsilon^{\top} A\, \varepsilon - \operatorname{tr} A = \sum_{i < j} c_{ij}\, \varepsilon_i \varepsilon_j .
+#    $$
+#
+#    *Return* the matrix of the $c_{ij}$, shape $(d, d)$, with zeros where $i \ge j$.
 
 
-# %% tags=["exercise", "points:2"]
-def hutchinson(velocity, x, t, probes):
+# %% tags=["exercise", "points:1"]
+def coefficients(matrix):
     ### BEGIN SOLUTION
-    x = x.detach().requires_grad_()
-    v = velocity(x, t)
-    total = torch.zeros(len(x), dtype=x.dtype)
-    for epsilon in probes:
-        (product,) = torch.autograd.grad((v * epsilon).sum(), x, retain_graph=True)
-        total += (product * epsilon).sum(dim=1)
-    return total / len(probes)
+    return torch.triu(matrix + matrix.T, diagonal=1)
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def products(velocity, x, t, probes):
-    """epsilon^T A of each probe and row, (K, B, d): brute force."""
-    return torch.einsum("kbi,bij->kbj", probes, jacobians(velocity, x, t))
+checks.exercise("02.5a", coefficients)
+
+# %% [markdown]
+# 2. The mean of the right-hand side is 0, because $\mathbb E[\varepsilon_i \varepsilon_j] = 0$ for $i \ne j$. So the variance is the mean of its square, a double sum over
+#    pairs $i < j$ and $k < m$ of $c_{ij}\, c_{km}\, \mathbb E[\varepsilon_i \varepsilon_j \varepsilon_k \varepsilon_m]$. *Return* this last mean for whole numbers $i < j$ and $k < m$.
+#
+# <details><summary>Hint</summary>
+#
+# A sign that occurs once, or three times, makes the mean 0; one that occurs twice drops out. When do all signs drop out?
+#
+# </details>
 
 
-def right_hutchinson(velocity, x, t, probes):
-    return (products(velocity, x, t, probes) * probes).sum(dim=2).mean(dim=0)
-
-
-mistakes = {
-    "summed over the probes; take their mean": lambda velocity, x, t, probes: (
-        products(velocity, x, t, probes) * probes
-    ).sum(dim=(0, 2)),
-    "the probe is used once; multiply by it a second time before you sum": lambda velocity, x, t, probes: (
-        products(velocity, x, t, probes).sum(dim=2).mean(dim=0)
-    ),
-    "only the first probe is used": lambda velocity, x, t, probes: right_hutchinson(velocity, x, t, probes[:1]),
-    "averaged over the coordinates; sum over them": lambda velocity, x, t, probes: (
-        right_hutchinson(velocity, x, t, probes) / x.shape[1]
-    ),
-    "this is the exact divergence; estimate it from the probes": lambda velocity, x, t, probes: right_divergence(
-        velocity, x, t
-    ),
-}
+# %% tags=["exercise", "points:1"]
+def mean_of_four(i, j, k, m):
+    ### BEGIN SOLUTION
+    return float((i, j) == (k, m))
+    ### END SOLUTION
 
 
 # %% tags=["check"]
-def random_signs(*shape):
-    return 2 * torch.randint(0, 2, shape, generator=generator).double() - 1
-
-
-cases = [
-    (
-        whirl,
-        torch.randn(4, 2, generator=generator, dtype=torch.float64),
-        torch.rand(4, generator=generator, dtype=torch.float64),
-        random_signs(3, 4, 2),
-    ),
-    (
-        network,
-        torch.randn(3, 5, generator=generator, dtype=torch.float64),
-        torch.rand(3, generator=generator, dtype=torch.float64),
-        random_signs(7, 3, 5),
-    ),
-]
-checks.compare("hutchinson", hutchinson, right_hutchinson, cases, mistakes, rtol=1e-5, atol=1e-7)
+checks.exercise("02.5b", mean_of_four)
 
 # %% [markdown]
-# How far off is one probe? Return the standard deviation of $\varepsilon^{\top} A\, \varepsilon$ for a matrix $A$, shape $(d, d)$, which need
-# not be symmetric:
+# 3. So only one sum over pairs $i < j$ is left. Write it with your $c_{ij}$, then with $S$: each $i \ne j$ counts once in the sum of the claim, so each
+#    pair counts twice there. $\square$
 #
-# $$
-# \operatorname{Var} = 2 \sum_{i \ne j} S_{ij}^2, \qquad S = \tfrac12 (A + A^{\top}) .
-# $$
+# *Return* the standard deviation of $\varepsilon^{\top} A\, \varepsilon$. The check goes through all $2^d$ probes.
 
 
 # %% tags=["exercise", "points:1"]
 def spread(matrix):
     ### BEGIN SOLUTION
-    symmetric = (matrix + matrix.T) / 2
-    off_diagonal = symmetric - torch.diag(symmetric.diagonal())
-    return (2 * off_diagonal.square().sum()).sqrt()
+    return coefficients(matrix).square().sum().sqrt()
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def right_spread(matrix):
-    """Brute force: all 2^d probes."""
-    every = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=len(matrix))), dtype=matrix.dtype)
-    return torch.einsum("ki,ij,kj->k", every, matrix, every).std(correction=0)
+checks.exercise("02.5c", spread)
+
+# %% [markdown]
+# ## 6. Does a high order survive a kink?
+#
+# *Investigation · 35 minutes · ★★★*
+#
+# Order is a statement about smooth velocities. A network with ReLU units is not smooth: its velocity is continuous, but its derivative jumps. A
+# velocity towards the nearest of several data points is not even continuous. What is left of the order of RK4 then? Make a guess for each of the fields below and write
+# it down before you measure.
 
 
-def off_diagonal(matrix):
-    return matrix - torch.diag(matrix.diagonal())
+# %%
+def smooth(x, t):
+    return 1 + x**2 / 2
 
 
-mistakes = {
-    "this is the variance: a square root is missing": lambda matrix: right_spread(matrix) ** 2,
-    "A is not made symmetric first; entries A_ij and A_ji add before they are squared": lambda matrix: (
-        2 * off_diagonal(matrix).square().sum()
-    ).sqrt(),
-    "the diagonal is included; with signs it has no part in the spread": lambda matrix: (
-        2 * ((matrix + matrix.T) / 2).square().sum()
-    ).sqrt(),
-    "each pair is counted once; the sum runs over i < j and i > j": lambda matrix: right_spread(matrix) / math.sqrt(2),
-    "a factor 1/2 is missing in S": lambda matrix: 2 * right_spread(matrix),
-}
-matrices = [(torch.randn(d, d, generator=generator, dtype=torch.float64),) for d in (2, 4, 6)]
-checks.compare("spread", spread, right_spread, matrices, mistakes)
+def kink(x, t):
+    return 1 + x.abs() / 2
+
+
+def jump(x, t):
+    return 1 + (x > 0).to(x) / 2
+
+
+# %% [markdown]
+# Write `experiment(method, seed)` for a method of `solvers.solve` with fixed steps. It draws at least 300 starts uniformly from $(-0.9, -0.1)$, shape
+# $(B, 1)$, all of which pass $x = 0$ before $t = 1$, solves from $t = 0$ to $t = 1$, and returns a dictionary with
+#
+# - `"steps"`: at least four numbers of steps, the largest at least eight times the smallest;
+# - `"smooth"`, `"kink"`, `"jump"`: the mean absolute error at $t = 1$ for each of them. `smooth` is your control: you know the order there;
+# - `"orders"`: three whole numbers, the order that you conclude for `smooth`, `kink` and `jump`.
+#
+# The check runs it for two methods and compares your errors with its own. You need a true solution for each field: a solver can give it, but is it
+# exact enough for the field with the jump?
+#
+# **What a good answer has** (write a few sentences into a new cell below):
+#
+# - a figure of the errors against the steps for the three fields, with the slopes (1 point);
+# - a test that the true solution is much more exact than the smallest error that you measure (2 points);
+# - the error that one step makes when the kink lies inside it, as a power of $h$, and how many steps have a kink inside; from this the
+#   order at the end (3 points);
+# - what follows for the choice of a solver for a ReLU network, and what you would have to measure to be sure (1 point).
+#
+# <details><summary>Hint</summary>
+#
+# Use `torch.float64`. Each field is simple on both sides of 0: the exact solution can be found with a pencil, with the time at which a point passes 0.
+# Or take as truth the same solver with very many steps, and ask how its error compares. `order` of exercise 1 gives the slope.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:5"]
+def experiment(method, seed):
+    ### BEGIN SOLUTION
+    generator = torch.Generator().manual_seed(seed)
+    x0 = -0.9 + 0.8 * torch.rand(400, 1, generator=generator, dtype=torch.float64)
+    at = 2 * torch.log(1 - x0 / 2)  # when dx/dt = 1 - x/2 leads to 0
+    root = math.sqrt(2)
+    exact = {
+        smooth: root * torch.tan(torch.atan(x0 / root) + 1 / root),
+        kink: 2 * (torch.exp((1 - at) / 2) - 1),
+        jump: 1.5 * (1 + x0),
+    }
+    found = {"steps": torch.tensor([8, 16, 32, 64])}
+    for field, truth in exact.items():
+        ends = [solvers.solve(field, x0, method=method, steps=int(n)).x for n in found["steps"]]
+        found[field.__name__] = torch.stack([(end - truth).abs().mean() for end in ends])
+    found["orders"] = [round(float(order(found["steps"], found[field.__name__]))) for field in exact]
+    return found
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("02.6", experiment)

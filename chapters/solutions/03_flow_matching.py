@@ -13,22 +13,26 @@
 # %% [markdown]
 # # Exercises to 03 Flow matching
 #
-# Fill in the places marked `...` and run the cell below each of them: it says whether your function is right and, if
-# it is not, what is wrong. The words and formulas are in [the chapter](../03_flow_matching.ipynb).
+# Fill in the places marked `...` and run the cell below each of them: it says whether your answer is right and, if it
+# is not, what is wrong. The terms and formulas are in [the chapter](../03_flow_matching.ipynb). Each exercise has a
+# line with its kind, the minutes that it takes once you have read the chapter, and its difficulty.
 
 # %%
 import math
 
 import torch
 
-from fmcore import closed_form, data, losses, networks, paths, solvers
+from fmcore import closed_form, data, networks, paths, solvers
 from fmcore.course import checks, plotting, style
 
 style.use()
 path = paths.rectified()
+moons = data.toy.two_moons(2000, torch.Generator().manual_seed(0))
 
 # %% [markdown]
-# ## 1. The conditional velocity
+# ## 1. The velocity towards a small Gaussian
+#
+# *Derivation · 10 minutes · ★☆☆*
 #
 # The path of Lipman et al. 2023 does not shrink the Gaussian to a point but to a small Gaussian of standard deviation
 # $\sigma_{\min}$ around $x_1$. It joins $x_0$ and $x_1$ by
@@ -37,9 +41,15 @@ path = paths.rectified()
 # x_t = \big(1 - (1 - \sigma_{\min})\, t\big)\, x_0 + t\, x_1 .
 # $$
 #
-# Write its conditional velocity $u_t(x \mid x_1)$, a function of the place $x$ and the data point, not of $x_0$: take
-# the derivative in $t$ and replace $x_0$ by what $x_t = x$ says about it. `x` and `x1` have shape $(B, d)$, `t` has
-# shape $(B,)$.
+# Derive its conditional velocity $u_t(x \mid x_1)$, a function of the place $x$ and the data point $x_1$, not of
+# $x_0$. `x` and `x1` have shape $(B, d)$, `t` has shape $(B,)$, and `sigma_min` is a number.
+#
+# <details><summary>Hint</summary>
+#
+# Follow the steps by which the chapter finds $u_t(x \mid x_1)$ for the straight path: first the derivative of $x_t$ in
+# $t$, then what $x_t = x$ says about $x_0$.
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
@@ -52,305 +62,347 @@ def conditional_velocity(x, x1, t, sigma_min):
 
 
 # %% tags=["check"]
-def reference_velocity(x, x1, t, sigma_min):
-    return paths.ot(sigma_min).velocity(x, x1, t)
-
-
-def rest(x, x1, t, sigma_min):
-    return x1 - (1 - sigma_min) * x, 1 - (1 - sigma_min) * t[:, None]
-
-
-# %% tags=["check"]
-mistakes = {
-    "sigma_min is left out: this is the velocity of the straight path": lambda x, x1, t, s: (x1 - x) / (1 - t[:, None]),
-    "x is put in where x0 belongs: solve x_t = x for x0 first": lambda x, x1, t, s: rest(x, x1, t, s)[0],
-    "the denominator is 1 - t; it is the factor of x0, 1 - (1 - sigma_min) t": lambda x, x1, t, s: (
-        rest(x, x1, t, s)[0] / (1 - t[:, None])
-    ),
-    "x lacks its factor 1 - sigma_min in the numerator": lambda x, x1, t, s: (x1 - x) / rest(x, x1, t, s)[1],
-    "the derivative of the factor of x0 is -(1 - sigma_min), not -1": lambda x, x1, t, s: (
-        x1 - (x - t[:, None] * x1) / rest(x, x1, t, s)[1]
-    ),
-    "this is x0, solved for; the velocity is x1 - (1 - sigma_min) x0": lambda x, x1, t, s: (
-        (x - t[:, None] * x1) / rest(x, x1, t, s)[1]
-    ),
-}
-
-# %% tags=["check"]
-generator = torch.Generator().manual_seed(1)
-velocity_cases = [
-    (torch.randn(n, 2, generator=generator), torch.randn(n, 2, generator=generator), 0.1 + 0.8 * torch.rand(n, generator=generator), s)
-    for n, s in ((5, 0.1), (2, 0.3), (7, 0.05))
-]  # fmt: skip
-checks.compare("conditional_velocity", conditional_velocity, reference_velocity, velocity_cases, mistakes)
+checks.exercise("03.1", conditional_velocity)
 
 # %% [markdown]
-# ## 2. The marginal velocity
+# ## 2. A source that is not Gaussian
 #
-# The version in the chapter takes one time for all places. In training each row has its own. Write $u^*(x, t)$ of the
-# straight path for `x` of shape $(B, d)$, `t` of shape $(B,)$ and `points` of shape $(n, d)$; return a tensor of
-# shape $(B, d)$.
+# *Derivation · 15 minutes · ★★☆*
+#
+# Theorem 1 holds for every source. Let $x_0$ have a density $p_0$ that is positive everywhere, and let the data be $n$
+# points $x^{(1)}, \dots, x^{(n)}$, each with probability $1/n$. The path is still $x_t = (1 - t)\, x_0 + t\, x_1$ with
+# $x_0$ and $x_1$ independent. Derive the weights $w_i(x, t)$ and write the marginal velocity $u^*(x, t)$.
+#
+# `x` has shape $(B, d)$, `t` has shape $(B,)$ (each row has its own time), `points` has shape $(n, d)$. The function
+# `log_source` takes places of shape $(\dots, d)$ and returns $\log p_0$ up to a constant, in shape $(\dots)$. Return
+# shape $(B, d)$. The densities may be far too small for the computer ($e^{-10000}$).
+#
+# <details><summary>Hint</summary>
+#
+# Which noise sample must a particle have started from, if it is at $x$ at time $t$ and on its way to $x^{(i)}$? A
+# change of variables turns $p_0$ into $p_t(x \mid x^{(i)})$; its factor is the same for all $i$. Stay with logarithms
+# until a softmax.
+#
+# </details>
 
 
-# %% tags=["exercise", "points:2"]
-def marginal_velocity(x, t, points):
+# %% tags=["exercise", "points:3"]
+def marginal_velocity(x, t, points, log_source):
     ### BEGIN SOLUTION
-    t = t[:, None]
-    distances = (x[:, None] - t[:, :, None] * points).square().sum(dim=2)  # (B, n)
-    weights = torch.softmax(-distances / (2 * (1 - t) ** 2), dim=1)
-    return (weights @ points - x) / (1 - t)
+    rest = 1 - t[:, None]
+    starts = (x[:, None] - t[:, None, None] * points) / rest[:, None]  # (B, n, d): the x0 of each data point
+    weights = torch.softmax(log_source(starts), dim=1)  # the factor (1 - t)^(-d) cancels
+    return (weights @ points - x) / rest
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def reference_marginal(x, t, points):
-    return closed_form.EmpiricalVelocity(points)(x, t)
-
-
-def squares(x, t, points):
-    """Squared distances to t times each data point, shape (B, n)."""
-    return (x[:, None] - t[:, None, None] * points).square().sum(dim=2)
-
-
-def weighted(weights_of):
-    """The velocity with other weights: a function of the squared distances (B, n) and of 1 - t (B, 1)."""
-    return lambda x, t, p: (weights_of(squares(x, t, p), 1 - t[:, None]) @ p - x) / (1 - t[:, None])
-
-
-# %% tags=["check"]
-mistakes = {
-    "the factor 2 is missing in the exponent": weighted(lambda d, w: torch.softmax(-d / w**2, 1)),
-    "1 - t is not squared in the exponent": weighted(lambda d, w: torch.softmax(-d / (2 * w), 1)),
-    "the exponent lacks its width (1 - t)^2": weighted(lambda d, w: torch.softmax(-d / 2, 1)),
-    "the sign of the exponent is flipped: far points weigh most": weighted(lambda d, w: torch.softmax(d / (2 * w**2), 1)),
-    "the distance is not squared": weighted(lambda d, w: torch.softmax(-d.sqrt() / (2 * w**2), 1)),
-    "the softmax runs over the batch; each row weights the data points": weighted(
-        lambda d, w: torch.softmax(-d / (2 * w**2), 0)
-    ),
-    "the weights do not sum to one: divide by their sum": weighted(lambda d, w: torch.exp(-d / (2 * w**2))),
-    "only the nearest point counts; each one does, with its weight": weighted(lambda d, w: (d == d.amin(1, True)).float()),
-    "all points have the same weight": weighted(lambda d, w: torch.ones_like(d) / d.shape[1]),
-    "distances go to the data points; at time t their Gaussians are centred at t times them": lambda x, t, p: (
-        (torch.softmax(-torch.cdist(x, p) ** 2 / (2 * (1 - t[:, None]) ** 2), 1) @ p - x) / (1 - t[:, None])
-    ),
-    "this is the mean of the data points as seen from x; the velocity leads there from x": lambda x, t, p: (
-        reference_marginal(x, t, p) * (1 - t[:, None]) + x
-    ),
-    "the division by 1 - t is missing": lambda x, t, p: reference_marginal(x, t, p) * (1 - t[:, None]),
-}  # fmt: skip
-
-# %% tags=["check"]
-generator = torch.Generator().manual_seed(2)
-marginal_cases = [
-    (torch.randn(n, 2, generator=generator), 0.1 + 0.8 * torch.rand(n, generator=generator), torch.randn(m, 2, generator=generator))
-    for n, m in ((5, 4), (2, 6), (9, 3))
-]  # fmt: skip
-checks.compare("marginal_velocity", marginal_velocity, reference_marginal, marginal_cases, mistakes)
+checks.exercise("03.2", marginal_velocity)
 
 # %% [markdown]
-# ## 3. The loss
+# ## 3. A loss that falls
 #
-# Write $L_{\mathrm{CFM}}$ of the straight path for given samples: the mean, over batch and dimensions, of the squared
-# difference between `model(xt, t)` and its target. `x0` and `x1` have shape $(B, d)$, `t` has shape $(B,)$, and the
-# model takes `t` in this shape.
+# *Diagnosis · 15 minutes · ★★☆*
+#
+# The function below was meant to draw a batch and return the loss $L_{\mathrm{CFM}}$ of the straight path, the mean
+# over batch *and* dimensions. A network that was trained with it gives the samples in the picture, although the loss
+# went down smoothly. There are **three** faults in the function: two of them spoil the samples, one shows only when
+# losses are compared between data of different dimension.
+
+
+# %%
+def broken_loss(model, x1, generator):
+    t = torch.rand(x1.shape, generator=generator)
+    xt = (1 - t) * torch.randn(x1.shape, generator=generator) + t * x1
+    target = x1 - torch.randn(x1.shape, generator=generator)
+    return (model(xt, t[:, 0]) - target).square().sum(dim=1).mean() / 2
+
+
+# %%
+def trained(loss_of):
+    """A network after 400 training steps on the two moons."""
+    torch.manual_seed(0)
+    network, generator = networks.MLP(2), torch.Generator().manual_seed(6)
+    adam = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for _ in range(400):
+        loss = loss_of(network, moons[torch.randint(2000, (256,), generator=generator)], generator)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return network
+
+
+def picture_of(network):
+    noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(9))
+    samples = solvers.solve(network, noise, method="euler", steps=50).x
+    return plotting.clouds(data=moons, model=samples, limit=3.0)
+
+
+picture_of(trained(broken_loss))
+
+# %% [markdown]
+# Write the loss as it was meant. `x1` has shape $(B, d)$; draw all that is random from `generator`. The model takes
+# `x` of shape $(B, d)$ and `t` of shape $(B,)$ and is asked once.
+#
+# <details><summary>Hint</summary>
+#
+# Write next to each tensor its shape and what it stands for in the formula of the loss. How many different $t$ and
+# how many different $x_0$ does one row of the batch have?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
-def cfm_loss(model, x0, x1, t):
+def training_loss(model, x1, generator):
     ### BEGIN SOLUTION
-    s = t[:, None]
-    xt = (1 - s) * x0 + s * x1
+    t = torch.rand(len(x1), generator=generator, dtype=x1.dtype)
+    x0 = torch.randn(x1.shape, generator=generator, dtype=x1.dtype)
+    xt = (1 - t[:, None]) * x0 + t[:, None] * x1
     return (model(xt, t) - (x1 - x0)).square().mean()
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def reference_loss(model, x0, x1, t):
-    return losses.conditional_flow_matching(model, path, x0, x1, t)
+mended = checks.exercise("03.3a", training_loss)
 
+# %% [markdown]
+# Suppose that only one fault is left: the noise in the target is drawn anew. Of which quantity does a perfect network
+# then learn the mean given $x_t$? Answer with one of the words `"velocity"` ($x_1 - x_0$), `"data"` ($x_1$), `"noise"`
+# ($x_0$), `"zero"`.
 
-def loss_with(target, model, x0, x1, t):
-    xt = path.interpolate(x0, x1, t)
-    return (model(xt, t) - target(x0, x1, xt, t[:, None])).square().mean()
-
-
-# %% tags=["check"]
-mistakes = {
-    "the target is x0 - x1: sign flipped, the samples would flow away from the data": lambda m, x0, x1, t: loss_with(
-        lambda a, b, xt, s: a - b, m, x0, x1, t
-    ),
-    "the target is x1: that trains a network to predict the data, not the velocity": lambda m, x0, x1, t: loss_with(
-        lambda a, b, xt, s: b, m, x0, x1, t
-    ),
-    "the target is x1 - xt: the rest of the way, not divided by the rest of the time": lambda m, x0, x1, t: loss_with(
-        lambda a, b, xt, s: b - xt, m, x0, x1, t
-    ),
-    "x0 and x1 are swapped in xt: at t = 1 it would be noise": lambda m, x0, x1, t: (
-        (m(path.interpolate(x1, x0, t), t) - (x1 - x0)).square().mean()
-    ),
-    "summed over the dimensions and averaged over the batch; the mean runs over both": lambda m, x0, x1, t: (
-        2 * reference_loss(m, x0, x1, t)
-    ),
-    "the difference is not squared": lambda m, x0, x1, t: (m(path.interpolate(x0, x1, t), t) - (x1 - x0)).abs().mean(),
-    "the model is asked at x1, not at xt": lambda m, x0, x1, t: (m(x1, t) - (x1 - x0)).square().mean(),
-}
+# %% tags=["exercise", "points:1"]
+learned = ...
+### BEGIN SOLUTION
+learned = "data"  # the new noise has mean zero given x_t
+### END SOLUTION
 
 # %% tags=["check"]
-torch.manual_seed(0)  # a model to try the loss on
-model = networks.MLP(2, width=16, depth=2)
-generator = torch.Generator().manual_seed(3)
-loss_cases = [
-    (model, torch.randn(n, 2, generator=generator), torch.randn(n, 2, generator=generator), torch.rand(n, generator=generator))
-    for n in (6, 2, 11)
-]  # fmt: skip
-checks.compare("cfm_loss", cfm_loss, reference_loss, loss_cases, mistakes)
+checks.exercise("03.3b", learned)
+
+# %% [markdown]
+# Once your loss is right, this cell trains the same network with it.
+
+# %%
+picture_of(trained(training_loss)) if mended else None
 
 # %% [markdown]
 # ## 4. The loss of a perfect network
 #
-# Let the data be Gaussian in one dimension, $x_1 \sim \mathcal{N}(0, s^2)$, and $x_0 \sim \mathcal{N}(0, 1)$
-# independent of it. A perfect network still has a loss: the variance of $x_1 - x_0$ given $x_t = (1-t)\, x_0 + t\,
-# x_1$. Write it as a function of $t$ and $s$ (numbers or tensors of one shape).
+# *Derivation · 20 minutes · ★★☆*
 #
-# For Gaussian variables, $\operatorname{Var}(a \mid b) = \operatorname{Var}(a) - \operatorname{Cov}(a, b)^2 /
-# \operatorname{Var}(b)$. The result becomes short.
+# Let $x_0 \sim \mathcal{N}(0, 1)$ and $x_1 \sim \mathcal{N}(0, s^2)$ be numbers ($d = 1$), jointly Gaussian with
+# correlation $\rho$, so that $\operatorname{Cov}(x_0, x_1) = \rho s$. A perfect network still has a loss, the
+# irreducible loss: at time $t$ it is the variance of the target $x_1 - x_0$ given $x_t = (1 - t)\, x_0 + t\, x_1$.
+# Derive it as a function of $t$, $s$ and $\rho$ (tensors of one shape). It becomes short.
+#
+# <details><summary>Hint</summary>
+#
+# For jointly Gaussian $a$ and $b$, $\operatorname{Var}(a \mid b) = \operatorname{Var}(a) - \operatorname{Cov}(a, b)^2
+# / \operatorname{Var}(b)$, which is the determinant of the covariance of $(b, a)$ divided by $\operatorname{Var}(b)$.
+# The pair $(x_t, x_1 - x_0)$ is a matrix times $(x_0, x_1)$. What is the determinant of that matrix?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
-def perfect_loss_at(t, s):
+def perfect_loss_at(t, s, rho):
     ### BEGIN SOLUTION
-    return s**2 / ((1 - t) ** 2 + t**2 * s**2)
+    return s**2 * (1 - rho**2) / ((1 - t) ** 2 + 2 * rho * t * (1 - t) * s + t**2 * s**2)
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def reference_floor(t, s):
-    """The last entry of the conditional covariance, from the covariance of (x_t, x1 - x0) itself."""
-    mix = torch.stack(
-        [torch.stack([1 - t, t], dim=-1), torch.stack([-torch.ones_like(t), torch.ones_like(t)], dim=-1)], dim=-2
-    )
-    covariance = mix @ torch.diag_embed(torch.stack([torch.ones_like(s), s**2], dim=-1)) @ mix.mT
-    return 1 / torch.linalg.inv(covariance)[..., 1, 1]  # the conditional variance is one over an entry of the precision
+checks.exercise("03.4a", perfect_loss_at)
+
+# %% [markdown]
+# The loss of the perfect network is the mean of this over $t \in [0, 1]$. Derive it for independent pairs ($\rho = 0$)
+# and any $s > 0$, without numerical integration.
+#
+# <details><summary>Hint</summary>
+#
+# Substitute $z = t s / (1 - t)$. The integral of $1 / (1 + z^2)$ is $\arctan z$.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:2"]
+def perfect_loss(s):
+    ### BEGIN SOLUTION
+    return math.pi * s / 2  # for s = 1, where source and data are the same, it is 1.57 and not 0
+    ### END SOLUTION
 
 
 # %% tags=["check"]
-mistakes = {
-    "this is the variance of x1 - x0 when x_t is not known": lambda t, s: 1 + s**2,
-    "this is the variance of x1 given x_t; the target is x1 - x0": lambda t, s: (
-        s**2 * (1 - t) ** 2 / ((1 - t) ** 2 + t**2 * s**2)
-    ),
-    "this is the variance of x0 given x_t; the target is x1 - x0": lambda t, s: (
-        t**2 * s**2 / ((1 - t) ** 2 + t**2 * s**2)
-    ),
-    "Cov(x1 - x0, x_t) = t s^2 - (1 - t): the minus sign is lost": lambda t, s: (
-        1 + s**2 - (t * s**2 + 1 - t) ** 2 / ((1 - t) ** 2 + t**2 * s**2)
-    ),
-    "the covariance is not squared": lambda t, s: 1 + s**2 - (t * s**2 - 1 + t) / ((1 - t) ** 2 + t**2 * s**2),
-}  # fmt: skip
-generator = torch.Generator().manual_seed(4)
-floor_cases = [(torch.rand(n, generator=generator), 0.5 + torch.rand(n, generator=generator)) for n in (6, 9)]
-checks.compare("perfect_loss_at", perfect_loss_at, reference_floor, floor_cases, mistakes)
+checks.exercise("03.4b", perfect_loss)
 
 # %% [markdown]
-# The loss of the perfect network is the mean of this over $t \in [0, 1]$. Which number is it for $s = 1$, where
-# source and data are the same distribution? (The integral of $1/(1 + z^2)$ is $\arctan z$.)
+# ## 5. The weak form of Theorem 1
+#
+# *Proof · 25 minutes · ★★★*
+#
+# **Claim.** For every smooth function $\varphi: \mathbb{R}^d \to \mathbb{R}$ that grows no faster than a polynomial,
+#
+# $$
+# \frac{\mathrm{d}}{\mathrm{d}t}\, \mathbb{E}\, \varphi(x_t) = \mathbb{E}\, \big[ \nabla \varphi(x_t) \cdot u^*(x_t, t) \big] ,
+# \qquad x_t = (1 - t)\, x_0 + t\, x_1 .
+# $$
+#
+# A particle $z_t$ that follows $\mathrm{d}z / \mathrm{d}t = u^*(z, t)$ satisfies the same equation, by the chain
+# rule. So the distributions of $z_t$ and of $x_t$ both start at $p_0$ and solve the same equation. Where its solution
+# is unique, they are equal: this is Theorem 1, without densities.
+#
+# **Proof.**
+#
+# 1. *Chain rule.* For one pair $(x_0, x_1)$, $\frac{\mathrm{d}}{\mathrm{d}t} \varphi(x_t)$ is a product of the
+#    gradient of $\varphi$ at a certain place and a certain direction. The derivative of the expectation is the
+#    expectation of this rate.
+# 2. *Conditional mean.* Split the expectation according to the place: first over the pairs with $x_t = x$, then over
+#    $x$. The gradient depends on the place alone and can be taken out of the inner mean. What is left of the pair is
+#    its mean direction given $x_t = x$, which is $u^*(x, t)$.
+# 3. *An example to check it by.* For $\varphi(x) = \|x\|^2$ the left side can be computed from the two second moments.
+#
+# Write the three quantities. `phi` maps places $(B, d)$ to values $(B,)$ and can be differentiated; `x0`, `x1` and `x`
+# have shape $(B, d)$. Step 1, with `t` of shape $(B,)$: the rate for each pair, shape $(B,)$.
+#
+# <details><summary>Hint</summary>
+#
+# For a tensor `x` with `x.requires_grad_()`, `torch.autograd.grad(phi(x).sum(), x)[0]` holds the gradients of `phi` at
+# all rows, because the value of one row depends on that row alone.
+#
+# </details>
+
 
 # %% tags=["exercise", "points:1"]
-loss_of_perfect_network = ...
+def rate(phi, x0, x1, t):
+    ### BEGIN SOLUTION
+    xt = ((1 - t[:, None]) * x0 + t[:, None] * x1).requires_grad_()
+    (gradient,) = torch.autograd.grad(phi(xt).sum(), xt)
+    return (gradient * (x1 - x0)).sum(dim=1)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("03.5a", rate)
+
+# %% [markdown]
+# Step 2, for data that are the `points` $(n, d)$, a Gaussian source and one time `t`: the mean of that rate over all
+# pairs that meet at `x`, shape $(B,)$. You may use `closed_form.EmpiricalVelocity(points)(x, t)`.
+
+
+# %% tags=["exercise", "points:2"]
+def mean_rate(phi, x, t, points):
+    ### BEGIN SOLUTION
+    x = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(phi(x).sum(), x)
+    return (gradient * closed_form.EmpiricalVelocity(points)(x.detach(), t)).sum(dim=1)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("03.5b", mean_rate)
+
+# %% [markdown]
+# Step 3, for data that are the `points` $(n, d)$ and $x_0 \sim \mathcal{N}(0, I)$: the number
+# $\frac{\mathrm{d}}{\mathrm{d}t}\, \mathbb{E} \|x_t\|^2$ at time `t`.
+
+
+# %% tags=["exercise", "points:1"]
+def rate_of_square(t, points):
+    ### BEGIN SOLUTION
+    return -2 * (1 - t) * points.shape[1] + 2 * t * points.square().sum(dim=1).mean()
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+proved = checks.exercise("03.5c", rate_of_square)
+
+# %% [markdown]
+# Once the checks are right, this cell compares the two sides of the claim: your number of step 3, and the mean of
+# your step 2 over 50,000 samples of $p_t$.
+
+# %%
+if proved:
+    generator = torch.Generator().manual_seed(3)
+    few, start = moons[:50], torch.randn(50_000, 2, generator=generator)
+    for t in (0.2, 0.5, 0.8):
+        xt = path.interpolate(start, few[torch.randint(50, (50_000,), generator=generator)], t)
+        rates = mean_rate(lambda x: x.square().sum(dim=1), xt, t, few)
+        print(
+            f"t = {t}: {rate_of_square(t, few):6.3f}   from samples {rates.mean():6.3f} ± {rates.std() / 50_000**0.5:.3f}"
+        )
+
+# %% [markdown]
+# ## 6. How should a batch draw its times?
+#
+# *Investigation · 40 minutes · ★★★*
+#
+# A batch of $B$ rows needs $B$ times. Here are three ways to draw them, each of which gives every single row a
+# uniform time. `loss_of` is the loss of a perfect network for 50 data points and a batch with the times `t`. The
+# question: **does it matter for training which way the times are drawn?**
+
+# %%
+WAYS = {
+    "independent": lambda n, generator: torch.rand(n, generator=generator),
+    "one for all": lambda n, generator: torch.rand(1, generator=generator).expand(n),
+    "stratified": lambda n, generator: (torch.arange(n) + torch.rand(n, generator=generator)) / n,
+}
+exact = closed_form.EmpiricalVelocity(moons[:50])
+
+
+def loss_of(t, generator):
+    """The loss of one batch with the times t, shape (B,)."""
+    x1 = moons[torch.randint(50, (len(t),), generator=generator)]
+    x0 = torch.randn(x1.shape, generator=generator)
+    t = t.clamp(max=path.t_max)
+    return (exact(path.interpolate(x0, x1, t), t) - (x1 - x0)).square().mean()
+
+
+# %% [markdown]
+# Design a measurement. Write `measure_times(loss_of, ways, batch, seed)`, which returns a dictionary with an entry
+# `(mean, spread, repeats)` for each way: over how many batches you measured, and the mean and the standard deviation
+# of the losses of these batches. It will also be tried on other losses and other ways, whose answers are known. Then
+# set `ranking` to the three names, the least noisy first, and write a few sentences below.
+#
+# A good answer (one point for each line):
+#
+# - says what must be equal for all ways in a fair comparison (network, batch size, distribution of a single time);
+# - shows that the ways have the same mean, with standard errors, and says what a different mean would have implied;
+# - has enough repeats that the difference of the spreads is larger than their uncertainty;
+# - explains the ranking by splitting the variance of a batch loss into a part from the times and a part from the
+#   pairs;
+# - says for which networks or data the difference would be small, and why a spread of the loss need not be a spread
+#   of the gradient.
+#
+# <details><summary>Hint</summary>
+#
+# The standard deviation of a standard deviation from $n$ repeats is about $1 / \sqrt{2n}$ of it. One generator for all
+# draws makes the result reproducible. As a control, try a loss that does not depend on $t$.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:3"]
+def measure_times(loss_of, ways, batch, seed):
+    ### BEGIN SOLUTION
+    generator, found = torch.Generator().manual_seed(seed), {}
+    for name, draw in ways.items():
+        losses = torch.stack([loss_of(draw(batch, generator), generator) for _ in range(300)])
+        found[name] = (float(losses.mean()), float(losses.std()), len(losses))
+    return found
+    ### END SOLUTION
+
+
+ranking = ...
 ### BEGIN SOLUTION
-loss_of_perfect_network = math.pi / 2  # a network that has learned all there is to learn, and its loss is 1.57
+# All three have the mean of a single uniform time, so none changes what is learned. The variance of a batch loss is
+# Var(L(t)) / B + E[Var(pair | t)] / B for independent times, where L(t) is the mean loss at time t. One time for all
+# keeps the whole Var(L(t)), stratified times remove nearly all of it. The second part is the same for all three, so the
+# ways differ little where L(t) is nearly constant. A gradient has its own L(t): measure it before you decide.
+ranking = ["stratified", "independent", "one for all"]
 ### END SOLUTION
 
 # %% tags=["check"]
-wrong_values = {
-    "a perfect network has the loss 0 only if x_t determines x0 and x1": 0.0,
-    "that is its value at t = 0 and t = 1; in between it is larger": 1.0,
-    "that is its value at t = 1/2, the largest; the loss is the mean over t": 2.0,
-    "a factor 2 is missing: the integral runs to both sides of t = 1/2": math.pi / 4,
-}
-checks.value("loss_of_perfect_network", loss_of_perfect_network, math.pi / 2, wrong_values)
+checks.exercise("03.6", measure_times, ranking, loss_of, WAYS)
 
 # %% [markdown]
-# ## 5. A sampler
-#
-# Euler's method divides $[0, 1]$ into `steps` equal steps and moves along the velocity found at the *start* of each.
-# Write it; the velocity is a function of `x` of shape $(B, d)$ and of `t`, for which it takes a number.
-
-
-# %% tags=["exercise", "points:2"]
-def euler(velocity, x0, steps):
-    ### BEGIN SOLUTION
-    x = x0
-    for k in range(steps):
-        x = x + velocity(x, k / steps) / steps
-    return x
-    ### END SOLUTION
-
-
-# %% tags=["check"]
-@torch.no_grad()
-def reference_euler(velocity, x0, steps):
-    return solvers.solve(velocity, x0, method="euler", steps=steps).x
-
-
-@torch.no_grad()
-def stepped(velocity, x0, times, step):
-    x = x0
-    for t in times:
-        x = x + step * velocity(x, float(t))
-    return x
-
-
-# %% tags=["check"]
-mistakes = {
-    "the velocity is taken at the end of each step, at t = (k + 1) / steps": lambda v, x0, n: stepped(
-        v, x0, torch.arange(1, n + 1) / n, 1 / n
-    ),
-    "the step length 1 / steps is missing": lambda v, x0, n: stepped(v, x0, torch.arange(n) / n, 1.0),
-    "one step too many: linspace(0, 1, steps + 1) has steps + 1 points, and the last is the end": lambda v, x0, n: (
-        stepped(v, x0, torch.arange(n + 1) / n, 1 / n)
-    ),
-    "linspace(0, 1, steps) has steps - 1 intervals: its points are not k / steps": lambda v, x0, n: stepped(
-        v, x0, torch.linspace(0, 1, n), 1 / n
-    ),
-    "one step too few": lambda v, x0, n: stepped(v, x0, torch.arange(n - 1) / n, 1 / n),
-    "time stands still at t = 0": lambda v, x0, n: stepped(v, x0, torch.zeros(n), 1 / n),
-    "the flow runs backward: minus the velocity": lambda v, x0, n: stepped(v, x0, torch.arange(n) / n, -1 / n),
-    "time runs from 1 to 0; the source is at t = 0": lambda v, x0, n: stepped(v, x0, 1 - torch.arange(n) / n, 1 / n),
-    "the velocity at the start is used for all steps; it changes along the way": lambda v, x0, n: (
-        x0 + v(x0, 0.0).detach()
-    ),
-}
-
-# %% tags=["check"]
-generator = torch.Generator().manual_seed(5)
-sampler_cases = [(model, torch.randn(n, 2, generator=generator), steps) for n, steps in ((5, 7), (3, 4), (8, 12))]
-checks.compare("euler", euler, reference_euler, sampler_cases, mistakes)
-
-# %% [markdown]
-# With the functions of 3 and 5 you have all of flow matching. Once their checks are right, these cells train a
-# network with your loss and sample it with your solver.
-
-# %%
-torch.manual_seed(0)
-network = networks.MLP(2)
-points = data.toy.two_moons(2000, torch.Generator().manual_seed(0))
-adam = torch.optim.Adam(network.parameters(), lr=5e-3)
-generator = torch.Generator().manual_seed(6)
-trained = isinstance(cfm_loss(*loss_cases[0]), torch.Tensor)
-for _ in range(800 if trained else 0):
-    x1 = points[torch.randint(2000, (256,), generator=generator)]
-    loss = cfm_loss(network, torch.randn(256, 2, generator=generator), x1, torch.rand(256, generator=generator))
-    adam.zero_grad()
-    loss.backward()
-    adam.step()
-
-# %%
-picture = None
-with torch.no_grad():
-    yours = euler(network, torch.randn(1000, 2, generator=generator), 50) if trained else None
-if isinstance(yours, torch.Tensor):
-    gap = torch.cdist(yours, points).amin(dim=1).mean()
-    checks.holds("samples near the data", gap < 0.15, f"mean distance {gap:.2f}: see the checks of 3 and 5")
-    picture = plotting.clouds(data=points, model=yours, limit=3.0)
-picture
+# *Your answer in words:*

@@ -13,144 +13,161 @@
 # %% [markdown]
 # # Exercises to 06 Images
 #
-# Fill in the places marked `...` and run the cell below each of them: it says whether your function is right and, if
-# it is not, what is wrong. The words and formulas are in [the chapter](../06_images.ipynb).
+# Fill in the places marked `...` and run the cell below each of them: it says whether your answer is right and, if it
+# is not, what is wrong. The terms and formulas are in [the chapter](../06_images.ipynb). Each exercise has a line with
+# its kind, the minutes that it takes once you have read the chapter, and its difficulty.
 
 # %%
 import math
 
 import torch
 
-from fmcore import paths
+from fmcore import closed_form, data, paths, solvers
 from fmcore.course import checks, plotting, style
+from fmcore.metrics import frechet_distance
 
 style.use()
 
 # %% [markdown]
-# ## 1. A place in the bin
+# ## 1. A dequantizer with gaps
 #
-# Write the dequantization $y = \Delta\, (k + u) - 1$ with $\Delta = 2 / L$. `k` holds whole-number grey levels in $\{0,
-# \dots, L - 1\}$ (int64, any shape), `u` the noise from $\mathcal{U}(0, 1)$ in the same shape, and `levels` is $L$.
+# *Diagnosis · 10 minutes · ★☆☆*
+#
+# The first function below was meant to dequantize the grey levels `k`, whole numbers in $\{0, \dots, L - 1\}$, with the
+# noise `u` from $\mathcal{U}(0, 1)$ and `levels` $= L$. The second was meant to take points back to levels. The cell
+# after them tries both for $L = 5$: all levels come back, and still the histogram should be flat from $-1$ to 1, and there
+# are no levels but 0 to 4. There are **two** faults in the first function and **two** in the second.
 
 
-# %% tags=["exercise", "points:1"]
-def place_in_bin(k, u, levels):
+# %%
+def broken_to_points(k, u, levels):
+    return 2 * k / (levels - 1) - 1 + u / levels
+
+
+def broken_to_levels(y, levels):
+    return ((y + 1) / 2 * (levels - 1)).round().long()
+
+
+# %%
+def picture_of(to_points, to_levels):
+    """A histogram of 50,000 points of equally frequent levels; prints which levels come back."""
+    generator = torch.Generator().manual_seed(0)
+    k = torch.randint(5, (50_000,), generator=generator)
+    y = to_points(k, torch.rand(50_000, generator=generator), 5)
+    print(f"levels that come back: {(to_levels(y, 5) == k).float().mean():.0%}")
+    print(f"levels of -1.4 and of 1.4: {to_levels(torch.tensor([-1.4, 1.4]), 5).tolist()}")
+    figure, ax = plotting.canvas(width=6, height=2.6)
+    ax.hist(y.numpy(), bins=torch.linspace(-1.5, 1.5, 91).tolist(), color=style.DATA)
+    ax.set(xlabel="y", yticks=[], title="five equally frequent levels")
+    return figure
+
+
+picture_of(broken_to_points, broken_to_levels)
+
+# %% [markdown]
+# Mend both. `k`, `u` and `y` have any shape, the same for `k` and `u`. The sample of a flow may lie outside of $[-1, 1]$: such
+# a number gets the level of the nearest bin.
+#
+# <details><summary>Hint</summary>
+#
+# How wide is a bin, and how wide is the gap between the lower edges of two neighbouring levels in the broken function?
+# Where does the noise of one level end, and where does the next level begin? For the way back: which number below $L$
+# counts the edges that $y$ has passed, and does rounding find it?
+#
+# </details>
+
+
+# %% tags=["exercise", "points:2"]
+def to_points(k, u, levels):
     ### BEGIN SOLUTION
     return 2 / levels * (k + u) - 1
     ### END SOLUTION
 
 
-# %% tags=["check"]
-def reference_bin(k, u, levels):
-    edges = torch.linspace(-1, 1, levels + 1, dtype=u.dtype)
-    return torch.lerp(edges[:-1][k], edges[1:][k], u)
-
-
-mistakes = {
-    "there is no noise: y is the lower edge of each bin": lambda k, u, levels: 2 / levels * k - 1,
-    "there is no noise: y is the middle of each bin": lambda k, u, levels: 2 / levels * (k + 0.5) - 1,
-    "the bins are too wide: L levels make L bins, not L - 1": lambda k, u, levels: 2 / (levels - 1) * (k + u) - 1,
-    "256 levels are taken for granted; the number of levels is an argument": lambda k, u, levels: (k + u) / 128 - 1,
-    "the noise is added after the scaling, so it spans half of [-1, 1]; it must span one bin": lambda k, u, levels: (
-        2 / levels * k - 1 + u
-    ),
-    "the bins fill [0, 1]; they must fill [-1, 1]": lambda k, u, levels: (k + u) / levels,
-    "the bins fill [0, 2]: the - 1 is missing": lambda k, u, levels: 2 / levels * (k + u),
-    "the noise is centred: y moves down by half a bin, below -1": lambda k, u, levels: 2 / levels * (k + u - 0.5) - 1,
-    "the noise is subtracted: y lies in the bin below": lambda k, u, levels: 2 / levels * (k - u) - 1,
-}
-
-# %% tags=["check"]
-generator = torch.Generator().manual_seed(1)
-bin_cases = [
-    (torch.randint(levels, (3, 4), generator=generator), torch.rand(3, 4, generator=generator), levels)
-    for levels in (17, 4, 256)
-]
-checks.compare("place_in_bin", place_in_bin, reference_bin, bin_cases, mistakes, rtol=1e-5, atol=1e-6)
-
-# %% [markdown]
-# ## 2. Nats to bits/dim
-#
-# `log_density` holds $\log p(y)$ of each image in nats, shape $(B,)$, at points on the scale $[-1, 1]$; an image has
-# `d` numbers of `levels` grey levels. Return the bits/dim of each image, shape $(B,)$.
-
-
-# %% tags=["exercise", "points:2"]
-def bits_per_dim(log_density, d, levels):
+def to_levels(y, levels):
     ### BEGIN SOLUTION
-    return -log_density / (d * math.log(2)) + math.log2(levels / 2)
+    return ((y + 1) / 2 * levels).floor().clamp(0, levels - 1).long()
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def reference_bits(log_density, d, levels):
-    """From the mass of the box: its volume is (2 / L)^d."""
-    log_mass = log_density + d * math.log(2 / levels)
-    return -log_mass / math.log(2) / d
-
-
-nats = reference_bits  # shorter below
-mistakes = {
-    "the sign of the constant is flipped: the bins are narrower than 1, which costs bits": lambda p, d, L: (
-        nats(p, d, L) - 2 * math.log2(L / 2)
-    ),
-    "this is nats/dim: the change to bits, 1 / ln 2, is missing, and the constant must be in bits too": lambda p, d, L: (
-        nats(p, d, L) * math.log(2)
-    ),
-    "the density is still in nats: divide by ln 2": lambda p, d, L: -p / d + math.log2(L / 2),
-    "forgot d: these are bits per image in the first term": lambda p, d, L: -p / math.log(2) + math.log2(L / 2),
-    "d times too much: bits of the whole image, not of a dimension": lambda p, d, L: nats(p, d, L) * d,
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "the constant is missing: this is the density on the scale [-1, 1]": lambda p, d, L: -p / (d * math.log(2)),
-    "the constant is log2(L), for bins on [0, 1]; here they fill [-1, 1]": lambda p, d, L: nats(p, d, L) + 1,
-    "the constant is in nats: log2, not ln": lambda p, d, L: -p / (d * math.log(2)) + math.log(L / 2),
-    "the constant belongs to L - 1 bins, as for images divided by 127.5": lambda p, d, L: (
-        -p / (d * math.log(2)) + math.log2((L - 1) / 2)
-    ),
-    "the constant is 7, which is right for 256 levels only": lambda p, d, L: -p / (d * math.log(2)) + 7,
-    "the minus sign of the log-density is missing": lambda p, d, L: p / (d * math.log(2)) + math.log2(L / 2),
-    "the constant is divided by d too": lambda p, d, L: (-p / math.log(2) + math.log2(L / 2)) / d,
-}
-
-# %% tags=["check"]
-bits_cases = [
-    (100 * torch.randn(5, generator=generator) + 40, d, levels) for d, levels in ((64, 17), (12, 256), (48, 8))
-]
-checks.compare("bits_per_dim", bits_per_dim, reference_bits, bits_cases, mistakes)
+mended = checks.exercise("06.1", to_points, to_levels)
 
 # %% [markdown]
-# From $K = 1$ to $K = 50$ the bits/dim of the paper's FM w/ OT on CIFAR-10 (images of $3 \cdot 32 \cdot 32$ numbers) fall
-# from 3.11 to 2.99. By how many **nats per image** does the log-probability rise?
+# Once both are right, the same experiment with your functions.
 
-# %% tags=["exercise", "points:1"]
-nats_gained = ...
-### BEGIN SOLUTION
-nats_gained = (3.11 - 2.99) * 3 * 32 * 32 * math.log(2)
-### END SOLUTION
-
-# %% tags=["check"]
-drop = 3.11 - 2.99
-wrong_values = {
-    "these are bits of an image; a bit is ln 2 = 0.693 nats": drop * 3072,
-    "bits times ln 2 are nats; you divided by it": drop * 3072 / math.log(2),
-    "an image has three colours: 3 times 32 times 32 numbers": drop * 1024 * math.log(2),
-    "nats of a dimension; all 3,072 together are asked": drop * math.log(2),
-    "it rises: fewer bits mean a larger probability": -drop * 3072 * math.log(2),
-}
-checks.value("nats_gained", nats_gained, drop * 3072 * math.log(2), wrong_values)
+# %%
+picture_of(to_points, to_levels) if mended else None
 
 # %% [markdown]
-# ## 3. The logarithm of a mean
+# ## 2. Bits per dimension of standardized images
 #
-# `log_densities` holds $\log p(y_j)$ of $K$ draws for each of $n$ images, shape $(K, n)$. Return $\log \frac1K \sum_j
-# p(y_j)$ for each image, shape $(n,)$. Such numbers are as small as $-5000$ and as large as $+5000$: `exp` of them is
-# 0 or infinity in floating point. `torch.logsumexp` takes the largest out first.
+# *Derivation · 15 minutes · ★★☆*
+#
+# Somebody dequantizes images of $d$ pixels with $L$ levels to points $y$ on the scale $[-1, 1]$, as in the chapter, and
+# then standardizes each pixel: $z_j = (y_j - m_j) / s_j$, where $m_j$ and $s_j > 0$ are the mean and the standard
+# deviation of pixel $j$. The flow is trained on $z$. Its log-density $\log p_z(z)$ is given in nats. Derive the
+# bits/dim of the images.
+#
+# `log_density` has shape $(B,)$, `s` has shape $(d,)$, and `levels` is $L$. Return shape $(B,)$.
+#
+# <details><summary>Hint</summary>
+#
+# The probability of an image is the mass that the density puts into the box of its levels. Which sides does this box
+# have in the coordinates $z$?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
+def bits_per_dim(log_density, s, levels):
+    ### BEGIN SOLUTION
+    nats = -(log_density - s.log().sum()) / len(s)  # of the density of y, per dimension
+    return nats / math.log(2) + math.log2(levels / 2)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("06.2", bits_per_dim)
+
+# %% [markdown]
+# ## 3. More draws never loosen the bound
+#
+# *Proof · 25 minutes · ★★★*
+#
+# Let $\ell_1, \dots, \ell_K$ be the log-densities $\log p(y(k, u_j))$ of one image for $K$ independent draws of the
+# noise $u_j$, and
+#
+# $$
+# B_K = \mathbb{E} \log \frac1K \sum_{j=1}^K e^{\ell_j} .
+# $$
+#
+# **Claim.** $B_{K-1} \le B_K$ for every $K \ge 2$: with more draws bits/dim can only fall, on average.
+#
+# **Proof.**
+#
+# 1. Write $A = \frac1K \sum_j e^{\ell_j}$ for the mean density of all draws. Its logarithm is the number inside $B_K$.
+# 2. Leave out draw $j$, and let $A_j$ be the mean density of the other $K - 1$ draws. Since all draws have the same
+#    distribution, $\mathbb{E} \log A_j = B_{K-1}$, whatever $j$ is.
+# 3. Each $e^{\ell_i}$ occurs in all $A_j$ but one, so the mean of the $A_j$ over $j$ is $A$. The logarithm is concave;
+#    by Jensen's inequality $\frac1K \sum_j \log A_j \le \log A$. The expectation of this is the claim. $\square$
+# 4. *How large can the fall be?* Let $\ell_j \sim \mathcal{N}(m, s^2)$. For $K \to \infty$ the mean density tends to
+#    its expectation, while $B_1 = m$. The difference depends on $s$ only.
+#
+# Write the quantities of the four steps. `log_densities` holds $\ell_j$ for $K$ draws of $n$ images, shape $(K, n)$. Its
+# numbers may be as small as $-5000$ and as large as $5000$, and differ by thousands between images and between draws.
+#
+# Step 1: $\log A$ for each image, shape $(n,)$.
+#
+# <details><summary>Hint</summary>
+#
+# Taking out a number $c$ changes nothing: $\log \sum_j e^{\ell_j} = c + \log \sum_j e^{\ell_j - c}$. For which $c$ can
+# nothing overflow, and not all terms vanish? PyTorch has this as `torch.logsumexp`.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:1"]
 def log_mean(log_densities):
     ### BEGIN SOLUTION
     return torch.logsumexp(log_densities, dim=0) - math.log(len(log_densities))
@@ -158,209 +175,256 @@ def log_mean(log_densities):
 
 
 # %% tags=["check"]
-def reference_mean(log_densities):
-    """With the largest taken out by hand."""
-    largest = log_densities.amax(dim=0)
-    return largest + (log_densities - largest).exp().mean(dim=0).log()
-
-
-mistakes = {
-    "this is the mean of the logarithms, the bound of a single draw; the mean belongs inside the logarithm": lambda p: (
-        p.mean(dim=0)
-    ),
-    "exp overflows (or underflows to 0) before the logarithm: use torch.logsumexp": lambda p: p.exp().mean(dim=0).log(),
-    "exp overflows (or underflows to 0), and the sum is not divided by K": lambda p: p.exp().sum(dim=0).log(),
-    "forgot log K: this is the logarithm of the sum, not of the mean": lambda p: torch.logsumexp(p, dim=0),
-    "log K is added; a mean is smaller than the sum": lambda p: torch.logsumexp(p, dim=0) + math.log(len(p)),
-    "divided by K outside the logarithm; that is a subtraction of log K": lambda p: torch.logsumexp(p, dim=0) / len(p),
-    "this is the largest of the draws": lambda p: p.amax(dim=0),
-    "the mean runs over the images: the draws are the first axis": lambda p: (
-        torch.logsumexp(p, dim=1) - math.log(p.shape[1])
-    ),
-    "divided by the number of images, not of draws": lambda p: torch.logsumexp(p, dim=0) - math.log(p.shape[1]),
-    "all images are mixed: keep one value for each": lambda p: torch.logsumexp(p.flatten(), 0) - math.log(p.numel()),
-}
-
-# %% tags=["check"]
-mean_cases = [
-    (level + 2 * torch.randn(K, n, generator=generator, dtype=torch.float64),)
-    for K, n, level in ((3, 4, 0.0), (10, 3, -5000.0), (5, 6, 5000.0))
-]
-checks.compare("log_mean", log_mean, reference_mean, mean_cases, mistakes, rtol=1e-7, atol=1e-5)
+checks.exercise("06.3a", log_mean)
 
 # %% [markdown]
-# ## 4. A Fréchet distance
-#
-# From two sets of features, `a` of shape $(n, f)$ and `b` of shape $(m, f)$ in double precision: fit a mean and a
-# covariance to each (`torch.cov` wants the *features* along its rows) and return
-#
-# $$
-# \mathrm{FD} = \|m_a - m_b\|^2 + \operatorname{tr} S_a + \operatorname{tr} S_b
-# - 2 \operatorname{tr} \big( S_a^{1/2}\, S_b\, S_a^{1/2} \big)^{1/2} .
-# $$
-#
-# `root` is the square root of a symmetric matrix.
+# Step 2: $\log A_j$ for each draw $j$ of each image, shape $(K, n)$.
 
 
-# %%
-def root(matrix):
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
-
-
-# %% tags=["exercise", "points:2"]
-def frechet(a, b):
+# %% tags=["exercise", "points:1"]
+def without_each(log_densities):
     ### BEGIN SOLUTION
-    S_a, S_b = torch.cov(a.T), torch.cov(b.T)
-    cross = root(root(S_a) @ S_b @ root(S_a))
-    return (a.mean(dim=0) - b.mean(dim=0)).square().sum() + (S_a + S_b - 2 * cross).trace()
+    K = len(log_densities)
+    return torch.stack([log_mean(log_densities[torch.arange(K) != j]) for j in range(K)])
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def parts(a, b, unbiased=True):
-    """The squared distance of the means, the two traces, and the trace of the root (by the eigenvalues of S_a S_b)."""
-    centred = [x - x.mean(dim=0) for x in (a, b)]
-    S_a, S_b = (x.T @ x / (len(x) - unbiased) for x in centred)
-    cross = torch.linalg.eigvals(S_a @ S_b).real.clamp(min=0).sqrt().sum()
-    means = (a.mean(dim=0) - b.mean(dim=0)).square()
-    return means, S_a.trace() + S_b.trace(), cross, S_a, S_b
-
-
-def reference_frechet(a, b):
-    means, traces, cross, *_ = parts(a, b)
-    return means.sum() + traces - 2 * cross
-
-
-def biased(a, b):
-    means, traces, cross, *_ = parts(a, b, unbiased=False)
-    return means.sum() + traces - 2 * cross
-
-
-# %% tags=["check"]
-def from_parts(formula):
-    return lambda a, b: formula(*parts(a, b))
-
-
-mistakes = {
-    "the means are missing": from_parts(lambda means, traces, cross, A, B: traces - 2 * cross),
-    "the distance of the means is not squared": from_parts(
-        lambda m, traces, cross, A, B: m.sum().sqrt() + traces - 2 * cross
-    ),
-    "the means are averaged over the features; the squared norm is their sum": from_parts(
-        lambda means, traces, cross, A, B: means.mean() + traces - 2 * cross
-    ),
-    "the outer square root is missing": from_parts(lambda m, traces, c, A, B: m.sum() + traces - 2 * (A @ B).trace()),
-    "root(S_a) @ root(S_b) is that root only if both have the same axes": from_parts(
-        lambda means, traces, c, A, B: means.sum() + traces - 2 * (root(A) @ root(B)).trace()
-    ),
-    "the factor 2 of the last trace is missing": from_parts(lambda m, traces, cross, A, B: m.sum() + traces - cross),
-    "the last trace is missing": from_parts(lambda means, traces, cross, A, B: means.sum() + traces),
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "only the means are compared: the covariances are missing": from_parts(lambda means, *rest: means.sum()),
-    "the covariances are divided by n, not by n - 1": biased,
-    "this is the square root: FD is the squared distance": lambda a, b: reference_frechet(a, b).sqrt(),
-    "torch.cov(a) is the covariance of the images; transpose: torch.cov(a.T)": lambda a, b: reference_frechet(a.T, b.T),
-}
-frechet_cases = []
-for n, m, f in ((9, 12, 2), (20, 15, 3), (30, 30, 5)):
-    mix = torch.randn(f, f, generator=generator, dtype=torch.float64)
-    a, b = (torch.randn(count, f, generator=generator, dtype=torch.float64) for count in (n, m))
-    frechet_cases.append((a @ mix, 1.5 * b + 0.7))
-right_frechet = checks.compare("frechet", frechet, reference_frechet, frechet_cases, mistakes)
+checks.exercise("06.3b", without_each)
 
 # %% [markdown]
-# ## 5. The velocity of a noise predictor
+# Step 3: the difference of the two sides of Jensen's inequality for each image, shape $(n,)$; it is never negative.
+
+
+# %% tags=["exercise", "points:1"]
+def gain(log_densities):
+    ### BEGIN SOLUTION
+    return log_mean(log_densities) - without_each(log_densities).mean(dim=0)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("06.3c", gain)
+
+# %% [markdown]
+# Step 4: by how many **bits/dim** does the value fall from $K = 1$ to $K \to \infty$, if log-densities of images in $d$
+# dimensions scatter with a standard deviation of $s$ nats?
+
+
+# %% tags=["exercise", "points:1"]
+def fall(s, d):
+    ### BEGIN SOLUTION
+    return s**2 / (2 * d * math.log(2))
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+proved = checks.exercise("06.3d", fall)
+
+# %% [markdown]
+# Step 4 does not ask where the scatter comes from. If it is that of a noisy estimator, the true log-density is $m$, and all
+# of the fall is false. Once the check is right, this cell compares: estimates of one number with a noise of 5 nats, in the
+# dimensions of the digits.
+
+# %%
+if proved:
+    estimates = 5 * torch.randn(1024, 400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for K in (1, 4, 32, 256):
+        groups = torch.stack([log_mean(group).mean() for group in estimates.split(K)])
+        print(f"K = {K:3}: bits/dim fall by {groups.mean() / (64 * math.log(2)):.3f}; the most is {fall(5.0, 64):.3f}")
+
+# %% [markdown]
+# ## 4. The loss of the exact velocity at both ends
 #
-# A DDPM network `model(x, t)` predicts the noise $e = \mathbb{E}[x_0 \mid x_t = x]$. Return the velocity at `x`, shape
-# $(B, d)$, and `t`, shape $(B,)$:
+# *Derivation · 15 minutes · ★★☆*
 #
-# $$
-# v = \frac{\alpha'}{\alpha}\, (x - \sigma e) + \sigma' e ,
-# $$
+# The data are $n$ images of $d$ pixels with whole-number grey levels $k_p^{(i)}$, each image with probability $1/n$. They are
+# dequantized with $L$ levels, with new noise $u$ each time, and $x_t = (1 - t)\, x_0 + t\, x_1$ as always. The loss is the
+# mean of $(u^*(x_t, t) - (x_1 - x_0))^2$ over pairs *and* pixels, for the exact velocity $u^*$.
 #
-# with `path.alpha(t)`, `path.sigma(t)` and their derivatives `path.d_alpha(t)`, `path.d_sigma(t)`, each of shape $(B,)$.
+# Derive this loss at $t = 0$. `k` has shape $(n, d)$ (int64), `levels` is $L$; return one number.
+#
+# <details><summary>Hint</summary>
+#
+# At $t = 0$ the point $x_t$ is $x_0$. What is still random about the target $x_1 - x_0$ then, and from which two independent
+# sources does it come? The variance of a number that is uniform on an interval of length $\Delta$ is $\Delta^2 / 12$.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:2"]
+def loss_at_start(k, levels):
+    ### BEGIN SOLUTION
+    width = 2 / levels
+    return width**2 * (k.double().var(dim=0, correction=0).mean() + 1 / 12)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("06.4a", loss_at_start)
+
+# %% [markdown]
+# And for $t \to 1$? Give the limit of the loss with dequantization, and the limit for images that are left in the middle of
+# their bins (all $u = \frac12$).
+#
+# <details><summary>Hint</summary>
+#
+# Eliminate $x_1$: the target is $x_1 - x_0 = (x_t - x_0) / t$. So the question is what $x_t$ says about $x_0$. How much noise
+# is left in $x_t$, compared with the width of a bin?
+#
+# </details>
+
+# %% tags=["exercise", "points:2"]
+end_with_noise = ...
+end_without_noise = ...
+### BEGIN SOLUTION
+end_with_noise, end_without_noise = 1.0, 0.0  # within a bin x_t says nothing about x0, whose variance is 1
+### END SOLUTION
+
+# %% tags=["check"]
+checks.exercise("06.4b", end_with_noise, end_without_noise)
+
+# %% [markdown]
+# ## 5. A noise predictor that was borrowed
+#
+# *Diagnosis · 20 minutes · ★★☆*
+#
+# A DDPM network from elsewhere is to be sampled as a flow. It predicts the noise, $e = \mathbb{E}[x_0 \mid x_t = x]$, on the
+# variance-preserving path, and has its own time $s$: at $s = 0$ there is no noise, at $s = 1$ there is only noise. To keep things
+# small, the exact prediction for 500 points of two moons plays the network. The function below turns it into a velocity, with
+# **two** faults. Of the samples that come out, none lies inside the picture.
+
+# %%
+vp = paths.variance_preserving()
+moons = data.toy.two_moons(500, torch.Generator().manual_seed(0))
+exact = closed_form.EmpiricalVelocity(moons, vp)
+
+
+def borrowed(x, s):
+    """The noise in x, for x of shape (B, d) and times s of shape (B,)."""
+    return vp.velocity_to_noise(exact(x, 1 - s), x, 1 - s)
+
+
+def broken_velocity(model, path, x, t):
+    e = model(x, t)
+    alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+    x1 = (x + sigma * e) / alpha
+    return path.d_alpha(t)[:, None] * x1 + path.d_sigma(t)[:, None] * e
+
+
+# %%
+def samples_of(velocity):
+    """Samples of the borrowed network from 500 noise samples, as a picture."""
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(1))
+
+    def flow(x, t):
+        return velocity(borrowed, vp, x, t.expand(len(x)))
+
+    x = solvers.solve(flow, noise, t1=0.998, method="midpoint", steps=60).x
+    print(f"samples inside the picture: {(x.abs().amax(dim=1) < 4).float().mean():.0%}")
+    return plotting.clouds(data=moons, model=x, limit=4.0)
+
+
+samples_of(broken_velocity)
+
+# %% [markdown]
+# Mend the function. It will be tried with other networks and other paths, too. `x` has shape $(B, d)$, `t` has shape $(B,)$
+# (the time of the flow, noise at $t = 0$); `model(x, s)` takes the time $s$ of the network. A path has `path.alpha(t)`,
+# `path.sigma(t)` and their derivatives `path.d_alpha(t)`, `path.d_sigma(t)`, each of shape $(B,)$.
+#
+# <details><summary>Hint</summary>
+#
+# Test the parts one by one on a pair whose $x_0$ and $x_1$ you know. With a model that always returns the true $x_0$, the line
+# for `x1` must return the true $x_1$. And at which time does the network expect a point that is nearly noise?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
 def velocity(model, path, x, t):
     ### BEGIN SOLUTION
-    e = model(x, t)
+    e = model(x, 1 - t)
     alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
-    return path.d_alpha(t)[:, None] / alpha * (x - sigma * e) + path.d_sigma(t)[:, None] * e
+    x1 = (x - sigma * e) / alpha
+    return path.d_alpha(t)[:, None] * x1 + path.d_sigma(t)[:, None] * e
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def model(x, t):
-    return torch.sin(2 * x) + t[:, None]
-
-
-def reference_velocity(model, path, x, t, e=None):
-    """The data that x and the noise stand for, and the derivative of the path through both."""
-    e = model(x, t) if e is None else e
-    column = t[:, None]
-    x1 = (x - path.sigma(column) * e) / path.alpha(column)
-    return path.d_alpha(column) * x1 + path.d_sigma(column) * e
-
-
-def with_noise(change):
-    """The right formula with something else in place of the noise."""
-    return lambda f, path, x, t: reference_velocity(f, path, x, t, change(f(x, t), path, t[:, None]))
-
-
-# %% tags=["check"]
-mistakes = {
-    "the sign of the noise is flipped, as if the network predicted the score times sigma": with_noise(
-        lambda e, path, t: -e
-    ),
-    "the prediction is taken for a score; the model predicts noise": with_noise(lambda e, path, t: -path.sigma(t) * e),
-    "the prediction is taken for the negative score, as in the paper; it is already the noise": with_noise(
-        lambda e, path, t: path.sigma(t) * e
-    ),
-    "that is the noise itself; it must be turned into a velocity": lambda f, path, x, t: f(x, t),
-    "the term with sigma' is missing": lambda f, path, x, t: (
-        reference_velocity(f, path, x, t) - path.d_sigma(t)[:, None] * f(x, t)
-    ),
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "alpha' stands without being divided by alpha": lambda f, path, x, t: (
-        path.d_alpha(t)[:, None] * (x - path.sigma(t)[:, None] * f(x, t)) + path.d_sigma(t)[:, None] * f(x, t)
-    ),
-    "in the first term x stands without the noise taken out": lambda f, path, x, t: (
-        path.d_alpha(t)[:, None] / path.alpha(t)[:, None] * x + path.d_sigma(t)[:, None] * f(x, t)
-    ),
-    "this is the data that the network sees in x, not the velocity": lambda f, path, x, t: (
-        (x - path.sigma(t)[:, None] * f(x, t)) / path.alpha(t)[:, None]
-    ),
-    "x1 - x0 is the velocity of the straight path only": lambda f, path, x, t: (
-        (x - path.sigma(t)[:, None] * f(x, t)) / path.alpha(t)[:, None] - f(x, t)
-    ),
-}
-velocity_cases = [
-    (model, path, torch.randn(B, 3, generator=generator), 0.2 + 0.7 * torch.rand(B, generator=generator))
-    for path, B in ((paths.variance_preserving(), 4), (paths.cosine(), 5), (paths.variance_preserving(), 3))
-]
-checks.compare("velocity", velocity, reference_velocity, velocity_cases, mistakes)
-
-# %% [markdown]
-# With the function of 4 you can see the bias of a Fréchet distance where the truth is known: both sets come from *one*
-# normal distribution, so the distance of the distributions is zero. Once its check is right, this cell draws what `n`
-# samples of it say, for 2, 8 and 32 features.
+sampled = checks.exercise("06.5", velocity)
 
 # %%
-picture = None
-counts = (40, 80, 160, 320, 640)
-generator = torch.Generator().manual_seed(2)
-if right_frechet:
-    lines = {}
-    for f in (2, 8, 32):
-        sets = [torch.randn(2, n, f, generator=generator, dtype=torch.float64) for n in counts]
-        lines[f"{f} features"] = [frechet(*two) for two in sets]
-    picture = plotting.error_against(counts, lines, xlabel="n, samples in each set", ylabel="FD (truth: 0)")
-picture
+samples_of(velocity) if sampled else None
+
+# %% [markdown]
+# ## 6. Is the bias of a Fréchet distance the same for every model?
+#
+# *Investigation · 40 minutes · ★★★*
+#
+# A Fréchet distance from $n$ samples is too large, and the less so the larger $n$ is. A proposal: *take the distance of $n$ real
+# images as a control and subtract it; what is left has no bias any more.* This is right only if the bias is the same for the
+# model as for the real images. **Is it?**
+#
+# Write `experiment(draw_real, draw_model, seed)`. `draw_real(n, generator)` and `draw_model(n, generator)` draw features of shape
+# $(n, f)$. Measure `frechet_distance` of $n$ samples to one **reference** set of 2,000 real samples, for several $n$ and averaged
+# over repeats with new samples. Return a dictionary with
+#
+# - `"counts"`: at least four $n$ in growing order, the last at least eight times the first (and at most 2,000);
+# - `"model"`: the mean distance of $n$ samples of the model, one for each count;
+# - `"control"`: the same for $n$ new real samples;
+# - `"verdict"`: the *fall* of a line is its first entry minus its last. `"smaller"` or `"larger"`, if the fall of the model
+#   is smaller or larger than that of the control; `"equal"` if their ratio is between 0.8 and 1.25. Let your own numbers decide.
+#
+# It will be run for models and seeds that you do not know, and should take a few seconds at most. Three models to start with:
+
+# %%
+FEATURES = 6
+
+
+def drawer(spread, shift):
+    """Draws features from a Gaussian of this standard deviation around `shift`."""
+    return lambda n, generator: spread * torch.randn(n, FEATURES, generator=generator, dtype=torch.float64) + shift
+
+
+draw_real = drawer(1.0, 0.0)
+MODELS = {"blurred": drawer(0.4, 0.0), "too bright": drawer(1.0, 0.3), "noisy": drawer(2.0, 0.0)}
+
+# %% [markdown]
+# A good answer (one point for each line):
+#
+# - has enough repeats that the standard error of each mean is small beside the differences that the verdict rests on;
+# - shows for which models the proposal works and for which it does not, with a reason: which of the terms of the distance is
+#   biased by the covariance of the model, and which by its mean?
+# - tests whether the bias falls like $1/n$, and extrapolates both lines to $n \to \infty$;
+# - checks the extrapolated values against the true distances, which are known for these Gaussians;
+# - says what this means for two models that are compared at the same $n$: can their order be wrong?
+#
+# <details><summary>Hint</summary>
+#
+# Start with one model, `counts = [20, 40, 80, 160]` and 50 repeats, and draw the distances against $1/n$ (`plotting.curves`).
+# The expected squared distance of the mean of $n$ samples from its true value is the trace of the covariance over $n$.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:4"]
+def experiment(draw_real, draw_model, seed):
+    ### BEGIN SOLUTION
+    generator, counts = torch.Generator().manual_seed(seed), [20, 40, 80, 160]
+    reference = draw_real(2000, generator)
+
+    def mean_distance(draw, n):
+        return sum(frechet_distance(draw(n, generator), reference) for _ in range(60)) / 60
+
+    model, control = ([mean_distance(draw, n) for n in counts] for draw in (draw_model, draw_real))
+    ratio = (model[0] - model[-1]) / (control[0] - control[-1])
+    verdict = "equal" if 0.8 <= ratio <= 1.25 else "smaller" if ratio < 1 else "larger"
+    return {"counts": counts, "model": model, "control": control, "verdict": verdict}
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("06.6", experiment)
+
+# %% [markdown]
+# *Your answer in words:*

@@ -13,125 +13,35 @@
 # %% [markdown]
 # # Exercises to 07 Closed form
 #
-# Fill in the places marked `...` and run the cell below each of them: it says whether your function is right and, if
-# it is not, what is wrong. The words and formulas are in [the chapter](../07_closed_form.ipynb).
+# Fill in the places marked `...` and run the cell below each of them: it says whether your answer is right and, if it
+# is not, what is wrong. The terms and formulas are in [the chapter](../07_closed_form.ipynb). Each exercise has a line
+# with its kind, the minutes that it takes once you have read the chapter, and its difficulty.
 
 # %%
 import math
-import weakref
 
 import torch
 
-from fmcore import closed_form, paths
+from fmcore import closed_form, data, paths, solvers
 from fmcore.course import checks, plotting, style
 
 style.use()
 
-
-def without_nan(function):
-    """The same function with -1e6 in the place of NaN, so that a check can say what a NaN comes from."""
-
-    def inner(*arguments):
-        result = function(*arguments)
-        return result.nan_to_num(nan=-1e6) if isinstance(result, torch.Tensor) else result
-
-    return inner
-
-
 # %% [markdown]
-# ## 1. The weights
+# ## 1. Two points on any path
 #
-# Write the posterior weights of the straight path,
+# *Derivation · 10 minutes · ★☆☆*
 #
-# $$
-# w_i(x, t) = \operatorname{softmax}_i \Big( \! -\frac{\| x - t x^{(i)} \|^2}{2 (1-t)^2} \Big) ,
-# $$
+# The training set is two points, `a` and `b`, each of shape $(d,)$, and the path is $x_t = \alpha x_1 + \sigma x_0$. The
+# chapter has the posterior weight of $a$ for $b = -a$ and the straight path. Derive it for any two points and any path. `x` has
+# shape $(B, d)$, `alpha` and `sigma` are numbers; return shape $(B,)$. The points may be so far away that `exp` overflows.
 #
-# for `x` of shape $(B, d)$, times `t` of shape $(B,)$, one for each row, and `points` of shape $(n, d)$. Return a
-# tensor of shape $(B, n)$. Near $t = 1$ all exponents are far below $-1000$, and `exp` of them is 0: `torch.softmax`
-# subtracts the largest first.
-
-
-# %% tags=["exercise", "points:2"]
-def weights(x, t, points):
-    ### BEGIN SOLUTION
-    t = t[:, None]
-    squares = (x[:, None] - t[..., None] * points).square().sum(dim=2)
-    return torch.softmax(-squares / (2 * (1 - t) ** 2), dim=1)
-    ### END SOLUTION
-
-
-# %% tags=["check"]
-def reference_weights(x, t, points):
-    return closed_form.EmpiricalVelocity(points).weights(x, t)
-
-
-def softmax_of(exponent, dim=1):
-    """The softmax over an exponent made from x (B, 1, d), t (B, 1, 1) and points (n, d)."""
-    return lambda x, t, points: torch.softmax(exponent(x[:, None], t[:, None, None], points)[..., 0], dim=dim)
-
-
-def squared(difference):
-    return difference.square().sum(dim=-1, keepdim=True)
-
-
-def by_exp(x, t, points):
-    share = torch.exp(-squared(x[:, None] - t[:, None, None] * points) / (2 * (1 - t[:, None, None]) ** 2))[..., 0]
-    return share / share.sum(dim=1, keepdim=True)
-
-
-# %% tags=["check"]
-mistakes = {
-    "sign flipped: the minus in the exponent is missing, and the farthest point wins": softmax_of(
-        lambda x, t, p: squared(x - t * p) / (2 * (1 - t) ** 2)
-    ),
-    "forgot t before the points: at time t the point i stands at t x_i": softmax_of(
-        lambda x, t, p: -squared(x - p) / (2 * (1 - t) ** 2)
-    ),
-    "the factor 2 in the denominator is missing": softmax_of(lambda x, t, p: -squared(x - t * p) / (1 - t) ** 2),
-    "1 - t is not squared: the variance belongs there": softmax_of(lambda x, t, p: -squared(x - t * p) / (2 * (1 - t))),
-    "the denominator is missing: the exponent must be in units of the noise": softmax_of(
-        lambda x, t, p: -squared(x - t * p)
-    ),
-    "the distance is not squared": softmax_of(lambda x, t, p: -squared(x - t * p).sqrt() / (2 * (1 - t) ** 2)),
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "the maximum is not subtracted: exp of every exponent is 0 near t = 1, and 0 / 0 is NaN; use torch.softmax": by_exp,
-    "the softmax runs over the batch: over the points, dim=1, each row must sum to one": softmax_of(
-        lambda x, t, p: -squared(x - t * p) / (2 * (1 - t) ** 2), dim=0
-    ),
-    "these are the logarithms of the weights": lambda x, t, p: reference_weights(x, t, p).log(),
-    "averaged over the dimensions; the squared norm is a sum over them": softmax_of(
-        lambda x, t, p: -squared(x - t * p) / (2 * p.shape[1] * (1 - t) ** 2)
-    ),
-    "t not broadcast over the batch: one time is used for all rows; each row has its own t": lambda x, t, p: (
-        reference_weights(x, t[:1].expand_as(t), p)
-    ),
-}
-mistakes = {words: without_nan(wrong) for words, wrong in mistakes.items()}
-
-# %% tags=["check"]
-generator = torch.Generator().manual_seed(1)
-weight_cases = []
-for B, n, d in ((4, 6, 2), (5, 3, 3), (3, 8, 5)):
-    points = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    t = torch.cat([torch.rand(B - 1, generator=generator), torch.tensor([0.995])]).double()
-    noise = torch.randn(B, d, generator=generator, dtype=torch.float64)
-    # As far from the points as a solver's rounding takes a sample: there every exponent is large.
-    far = 8.0 * (t > 0.99)[:, None]
-    weight_cases.append(((1 - t[:, None]) * noise + t[:, None] * points[:1] + far, t, points))
-seen = weights if not callable(weights) else without_nan(weights)
-right_weights = checks.compare("weights", seen, reference_weights, weight_cases, mistakes, rtol=1e-4, atol=1e-6)
-
-# %% [markdown]
-# ## 2. Two points on any path
+# <details><summary>Hint</summary>
 #
-# The training set is two points, `a` and `b`, each of shape $(d,)$, the path is $x_t = \alpha x_1 + \sigma x_0$.
-# Return the weight of `a` at `x`, shape $(B, d)$, for the numbers `alpha` and `sigma`; the result has the shape
-# $(B,)$. Expand the two squares first: what remains in the sigmoid is a mixed term with $\langle x, a - b \rangle$
-# and a second one that vanishes only if `a` and `b` are equally long.
+# Write the weight as a sigmoid of the difference of two exponents and expand the squares. Besides a term with
+# $\langle x, a - b \rangle$ a second one remains, which vanishes if $a$ and $b$ are equally long.
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
@@ -144,62 +54,75 @@ def weight_of_a(x, a, b, alpha, sigma):
 
 
 # %% tags=["check"]
-def reference_two(x, a, b, alpha, sigma):
-    """From the two densities."""
-    log_density = torch.stack([-(x - alpha * p).square().sum(dim=1) / (2 * sigma**2) for p in (a, b)])
-    return torch.softmax(log_density, dim=0)[0]
+checks.exercise("07.1", weight_of_a)
+
+# %% [markdown]
+# ## 2. Basins on a line
+#
+# *Derivation · 20 minutes · ★★★*
+#
+# Let $d = 1$. The data are $n$ different numbers $x^{(1)}, \dots, x^{(n)}$ with probabilities $p_1, \dots, p_n > 0$ that sum to
+# 1 and need not be equal. The source is $\mathcal{N}(0, 1)$. Following $u^*$, every noise sample ends at one of the numbers, so
+# the line of noise samples is divided into $n$ basins. Derive the $n - 1$ places where one basin ends and the next begins.
+#
+# `points` and `probabilities` have shape $(n,)$ and are in the same order, which need not be that of the line. Return the
+# places from left to right, shape $(n - 1,)$.
+#
+# <details><summary>Hint</summary>
+#
+# Can two trajectories of one differential equation cross on a line? What follows for the order of starts and ends? And how
+# much of the noise does each basin hold? `torch.special.ndtri` is the inverse of the distribution function $\Phi$.
+#
+# </details>
 
 
-def inside(formula):
-    """A sigmoid of m = <x, a - b> and l = |a|^2 - |b|^2, for a formula of m, l, alpha and sigma."""
-    return lambda x, a, b, alpha, sigma: torch.sigmoid(formula(x @ (a - b), a @ a - b @ b, alpha, sigma))
+# %% tags=["exercise", "points:3"]
+def borders(points, probabilities):
+    ### BEGIN SOLUTION
+    order = points.argsort()
+    return torch.special.ndtri(probabilities[order].cumsum(dim=0)[:-1])
+    ### END SOLUTION
 
-
-mistakes = {
-    "this is the weight of b: sign flipped in the sigmoid": inside(lambda m, q, A, S: -(A * m - A * A * q / 2) / S**2),
-    "the second term is missing: a and b may have different lengths": inside(lambda m, q, A, S: A * m / S**2),
-    "the second term has the wrong sign: the longer point needs more evidence": inside(
-        lambda m, q, A, S: (A * m + A * A * q / 2) / S**2
-    ),
-    "the factor 1/2 of the second term is missing": inside(lambda m, q, A, S: (A * m - A * A * q) / S**2),
-    "the mixed term has a 2 in its denominator too; the 2 of the square cancels it": inside(
-        lambda m, q, A, S: (A * m / 2 - A * A * q / 2) / S**2
-    ),
-}
 
 # %% tags=["check"]
-mistakes |= {
-    "a factor 2 is left in the mixed term: it cancels with the 2 of the denominator": inside(
-        lambda m, q, A, S: (2 * A * m - A * A * q / 2) / S**2
-    ),
-    "forgot alpha: at that time the points stand at alpha a and alpha b": inside(lambda m, q, A, S: (m - q / 2) / S**2),
-    "alpha is missing in the mixed term": inside(lambda m, q, A, S: (m - A * A * q / 2) / S**2),
-    "alpha is not squared in the second term": inside(lambda m, q, A, S: (A * m - A * q / 2) / S**2),
-    "sigma is not squared: the variance belongs there": inside(lambda m, q, A, S: (A * m - A * A * q / 2) / S),
-    "sigma is missing: the evidence counts in units of the noise": inside(lambda m, q, A, S: A * m - A * A * q / 2),
-    "the sigmoid is missing: this is the difference of the exponents": lambda x, a, b, A, S: torch.logit(
-        reference_two(x, a, b, A, S)
-    ),
-}
+right_borders = checks.exercise("07.2", borders)
 
-# %% tags=["check"]
-two_cases = []
-for B, d, t in ((5, 2, 0.3), (4, 3, 0.6), (6, 4, 0.45)):
-    path = paths.variance_preserving(beta_max=6.0)
-    a, b = 1.5 * torch.randn(d, generator=generator).double(), torch.randn(d, generator=generator).double()
-    x = torch.randn(B, d, generator=generator).double()
-    two_cases.append((x, a, b, float(path.alpha(torch.tensor(t))), float(path.sigma(torch.tensor(t)))))
-checks.compare("weight_of_a", weight_of_a, reference_two, two_cases, mistakes, rtol=1e-5, atol=1e-7)
+# %% [markdown]
+# Once the check is right, this cell follows noise samples to the numbers $-2$, $0$ and $0.5$ with probabilities $\frac14$,
+# $\frac12$ and $\frac14$. Dotted lines at the left are your borders.
+
+# %%
+picture = None
+if right_borders:
+    numbers = torch.tensor([[0.0], [-2.0], [0.5], [0.0]])  # 0 stands there twice
+    starts, path = torch.linspace(-2.6, 2.6, 53)[:, None], paths.rectified()
+    times = torch.linspace(0, path.t_max, 201)
+    ways = solvers.solve(closed_form.EmpiricalVelocity(numbers), starts, t1=path.t_max, times=times).trajectory
+    picture, ax = plotting.canvas(width=7.2, height=3.7)
+    ax.plot(times, ways[..., 0], color=style.PATH, linewidth=1)
+    for place in borders(torch.tensor([0.0, -2.0, 0.5]), torch.tensor([0.5, 0.25, 0.25])).tolist():
+        ax.plot([-0.06, 0.12], [place, place], ":", color=style.EXACT, linewidth=2.5)
+    ax.set(xlabel="t", ylabel="x", yticks=[-2, 0, 0.5])
+picture
 
 # %% [markdown]
 # ## 3. A running softmax
 #
-# ImageNet does not fit into memory, its velocity does. Write the posterior mean $\sum_i w_i x^{(i)}$ for one `q`,
-# shape $(d,)$, with the exponents $e_i = \rho \langle q, x^{(i)} \rangle - \frac12 \rho^2 \| x^{(i)} \|^2$, from an
-# iterator `chunks` that yields the points in pieces of shape $(k, d)$ and can be walked through **once**. Keep three
-# things: the largest exponent so far, the sum of the $e^{e_i - \text{largest}}$, and the sum of these times the
-# points. When a chunk brings a new largest exponent, both old sums must be scaled down to it. Do not collect the
-# chunks.
+# *Derivation · 25 minutes · ★★★*
+#
+# ImageNet does not fit into memory, but its exact velocity does. Write the posterior mean $\sum_i w_i x^{(i)}$ for one query
+# $q$, shape $(d,)$, with the exponents of the chapter,
+# $e_i = \rho \langle q, x^{(i)} \rangle - \frac12 \rho^2 \| x^{(i)} \|^2$. The points come from an iterator `chunks` that yields
+# them in pieces of shape $(k, d)$, with different $k$, and can be walked through **once**. The memory that you need must not grow
+# with the number of chunks, so neither points nor exponents may be collected. Exponents may be in the thousands, positive
+# or negative, and the largest may come in any chunk.
+#
+# <details><summary>Hint</summary>
+#
+# With exponents near zero two running sums would do: of $e^{e_i}$, and of $e^{e_i} x^{(i)}$. For large exponents keep both sums
+# divided by $e^m$, where $m$ is the largest exponent *so far*. What happens to the two sums when a chunk brings a larger one?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:3"]
@@ -217,242 +140,259 @@ def running_mean(q, rho, chunks):
 
 
 # %% tags=["check"]
-def exponents_of(q, rho, points):
-    return rho * (points @ q) - 0.5 * rho**2 * points.square().sum(dim=1)
-
-
-def reference_mean(q, rho, points):
-    return torch.softmax(exponents_of(q, rho, points), dim=0) @ points
-
-
-def each_chunk(q, rho, points):
-    return torch.stack([reference_mean(q, rho, chunk) for chunk in points.split(4)])
-
-
-def old_sums(q, rho, points, shrink_weight, shrink_total):
-    """The running softmax in which the old sums are scaled down or not."""
-    largest, weight, total = -torch.inf, 0.0, 0.0
-    for chunk in points.split(4):
-        exponents = exponents_of(q, rho, chunk)
-        new = max(largest, float(exponents.max()))
-        share, shrink = torch.exp(exponents - new), math.exp(largest - new)
-        weight = weight * (shrink if shrink_weight else 1) + share.sum()
-        total = total * (shrink if shrink_total else 1) + share @ chunk
-        largest = new
-    return total / weight
-
-
-# %% tags=["check"]
-def plain(q, rho, points):
-    share = exponents_of(q, rho, points).exp()
-    return (share @ points) / share.sum()
-
-
-mistakes = {
-    "the old sums are not scaled down when a larger exponent comes": lambda *a: old_sums(*a, False, False),
-    "only the sum of the points is scaled down; the sum of the weights must be, too": lambda *a: old_sums(
-        *a, False, True
-    ),
-    "only the sum of the weights is scaled down; the sum of the points must be, too": lambda *a: old_sums(
-        *a, True, False
-    ),
-    "the largest exponent is not subtracted: exp overflows, and infinity / infinity is NaN": plain,
-    "this is the plain average of the means of the chunks; a chunk counts as much as its weights sum to": lambda *a: (
-        each_chunk(*a).mean(dim=0)
-    ),
-    "this is the mean of the last chunk alone": lambda *a: each_chunk(*a)[-1],
-    "this is the mean of the first chunk alone: is the return inside the loop?": lambda *a: each_chunk(*a)[0],
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "the sum of the weights is missing: divide by it at the end": lambda q, rho, p: (
-        torch.exp(exponents_of(q, rho, p) - exponents_of(q, rho, p).max()) @ p
-    ),
-    "the bias of the keys, - rho^2 |x_i|^2 / 2, is missing": lambda q, rho, p: torch.softmax(rho * p @ q, 0) @ p,
-    "the factor 1/2 of the bias is missing": lambda q, rho, p: (
-        torch.softmax(rho * p @ q - rho**2 * p.square().sum(1), 0) @ p
-    ),
-}
-mistakes = {words: without_nan(wrong) for words, wrong in mistakes.items()}
-
-
-# %% tags=["check"]
-class Stream:
-    """Yields the points in chunks of four, once, and counts how many chunks are alive at a time."""
-
-    most_alive = 0
-
-    def __init__(self, points):
-        self.points = points
-
-    def __iter__(self):
-        handed_out = []
-        for start in range(0, len(self.points), 4):
-            chunk = self.points[start : start + 4].clone()
-            handed_out.append(weakref.ref(chunk))
-            alive = sum(reference() is not None for reference in handed_out)
-            Stream.most_alive = max(Stream.most_alive, alive)
-            yield chunk
-            del chunk
-
-
-def attempt(q, rho, points):
-    return without_nan(running_mean)(q, rho, iter(Stream(points)))
-
-
-# %% tags=["check"]
-mean_cases = []
-for n, d, rho in ((10, 2, 1.0), (14, 3, 2.0), (13, 4, 80.0)):
-    points = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    points = points[(points @ points[0]).argsort()]  # the best match comes late
-    noise = torch.randn(d, generator=generator, dtype=torch.float64)
-    mean_cases.append((noise + rho * points[-2], rho, points))
-right_mean = checks.compare("running_mean", attempt, reference_mean, mean_cases, mistakes, rtol=1e-6, atol=1e-8)
-if right_mean:
-    few_alive = Stream.most_alive <= 2
-    checks.holds(
-        "running_mean, memory", few_alive, f"{Stream.most_alive} chunks were kept at a time: use each, then let it go"
-    )
+checks.exercise("07.3", running_mean)
 
 # %% [markdown]
-# ## 4. The effective number of images
+# ## 4. An effective number that is wrong
 #
-# `exponents` has shape $(B, n)$: the exponents in the softmax of each row, from which a constant may have been left
-# out. Return $n_{\mathrm{eff}} = \exp \big( - \sum_i w_i \log w_i \big)$ for each row, shape $(B,)$. Some weights are
-# exactly 0 in floating point, and $0 \cdot \log 0$ is NaN; the limit is 0. `torch.log_softmax` has the logarithms of
-# the weights without ever taking one of zero, and `torch.special.entr(w)` is $-w \log w$ with the right limit.
+# *Diagnosis · 15 minutes · ★★☆*
+#
+# `exponents` has shape $(B, n)$: the exponents in the softmax of each of $B$ queries over $n$ images. The function was meant to
+# return $n_{\mathrm{eff}}$ of the chapter for each query, shape $(B,)$. Four queries whose answer is known show that it does not.
+# There are **three** faults.
+
+
+# %%
+def broken_effective_number(exponents):
+    weights = torch.softmax(exponents, dim=0)
+    entropy = -(weights * weights.log2()).sum(dim=1)
+    return entropy.exp()
+
+
+def known_answers(effective_number):
+    """What a function says for queries whose effective number is known."""
+    far = -2000.0
+    queries = {
+        "all 6 images count alike: 6": [7.0] * 6,
+        "2 of 6 count alike: 2": [3.0, far, far, 3.0, far, far],
+        "1 of 6 counts: 1": [far, far, 3000.0, far, far, far],
+        "as 1 : 1 : 2, exp(1.040): 2.828": [0.0, 0.0, math.log(2), far, far, far],
+    }
+    found = effective_number(torch.tensor(list(queries.values()), dtype=torch.float64))
+    for query, number in zip(queries, found, strict=True):
+        print(f"{query:35} yours {float(number):.3f}")
+
+
+known_answers(broken_effective_number)
+
+# %% [markdown]
+# Mend it. Exponents may have any size, and any constant may have been left out of those of a query.
+#
+# <details><summary>Hint</summary>
+#
+# Give the function a single query (a batch of one): what should its weights sum to, and along which axis? Then look at the
+# intermediate results. Which value does $w \log w$ have in floating point for $w = 0$, and which is its limit? Which number
+# belongs to the power of an entropy in bits?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
 def effective_number(exponents):
     ### BEGIN SOLUTION
-    w = torch.softmax(exponents, dim=1)
-    return torch.special.entr(w).sum(dim=1).exp()
+    weights = torch.softmax(exponents, dim=1)
+    return torch.special.entr(weights).sum(dim=1).exp()  # entr(w) is -w log w, and 0 for w = 0
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def reference_effective(exponents):
-    log_w = torch.log_softmax(exponents, dim=1)
-    return torch.exp(-torch.where(log_w > -700, log_w.exp() * log_w, 0.0).sum(dim=1))
+mended = checks.exercise("07.4", effective_number)
 
-
-def entropy(exponents):
-    return reference_effective(exponents).log()
-
-
-def raw(exponents):
-    w = torch.softmax(exponents, dim=1)
-    return torch.exp(-(w * w.log()).sum(dim=1))
-
-
-mistakes = {
-    "0 log 0 became NaN: use torch.log_softmax or torch.special.entr": raw,
-    "0 log 0 became NaN, and the exponential is missing": lambda e: raw(e).log(),
-    "this is the entropy: its exponential is missing": entropy,
-    "the minus sign is missing: this is 1 / n_eff": lambda e: 1 / reference_effective(e),
-    "this is 1 / sum of w^2, another effective number, which is never larger": lambda e: (
-        1 / torch.softmax(e, dim=1).square().sum(dim=1)
-    ),
-    "the entropy is in bits: 2 to its power, or the natural logarithm": lambda e: (entropy(e) / math.log(2)).exp(),
-    "averaged over the images; the entropy is a sum over them": lambda e: (entropy(e) / e.shape[1]).exp(),
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "the exponents are taken for log-weights: a constant was left out, so normalize with a softmax": lambda e: (
-        torch.exp(-(e.exp() * e).sum(dim=1))
-    ),
-    "this is the number of weights above zero": lambda e: (torch.softmax(e, dim=1) > 0).sum(dim=1),
-    "the softmax runs over the batch: over the images, dim=1": lambda e: (
-        torch.special.entr(torch.softmax(e, dim=0)).sum(dim=1).exp()
-    ),
-    "all rows are mixed into one number": lambda e: entropy(e).mean().exp(),
-}
-mistakes = {words: without_nan(wrong) for words, wrong in mistakes.items()}
-effective_cases = [
-    (spread * torch.randn(B, n, generator=generator, dtype=torch.float64) + 1.5,)
-    for B, n, spread in ((3, 7, 1.0), (4, 5, 900.0), (5, 20, 2.0))
-]
-seen = effective_number if not callable(effective_number) else without_nan(effective_number)
-checks.compare("effective_number", seen, reference_effective, effective_cases, mistakes, rtol=1e-5, atol=1e-7)
+# %%
+known_answers(effective_number) if mended else None
 
 # %% [markdown]
-# ## 5. The time of the collapse
+# ## 5. The evidence of coordinates with different variances
 #
-# For `n` points from $\mathcal{N}(0, s^2 I)$ in `d` dimensions: solve $\log n = \frac d2 \log(1 + \rho^2 s^2)$ for
-# $\rho$, and return the time $t$ that belongs to $\rho = t / (1 - t)$.
+# *Proof · 30 minutes · ★★★*
+#
+# Let the coordinates of the data be independent and normal: coordinate $k$ has mean $m_k$ and variance $\lambda_k$. As in the
+# chapter $q = x_0 + \rho\, x_1$ with $\rho = t / (1 - t)$. A training point $x$ has the weight $e^{-\frac12 \|q - \rho x\|^2}$ before
+# normalization.
+#
+# **Claim.** The logarithm of the weight of the true point $x_1$ exceeds the logarithm of the mean weight of a fresh point, on
+# average over $x_0$ and $x_1$, by exactly
+#
+# $$
+# \tfrac12 \sum_{k=1}^d \log (1 + \rho^2 \lambda_k) .
+# $$
+#
+# **Proof.** The coordinates are independent and the exponent is a sum over them, so consider one coordinate first and leave
+# out the index $k$.
+#
+# 1. *Complete the square.* As a function of $x$,
+#    $\frac12 (q - \rho x)^2 + \frac{(x - m)^2}{2 \lambda} = \frac{(x - c)^2}{2 v} + r$.
+#    The width $v$ depends on $\rho$ and $\lambda$, the rest $r$ is what remains at the minimum $x = c$.
+# 2. *Integrate.* The mean weight of a fresh point is the integral of $e^{-\frac12 (q - \rho x)^2}$ times the normal density,
+#    hence $\sqrt{v / \lambda}\; e^{-r}$. For $d$ coordinates the logarithms add up.
+# 3. *Take the mean.* The logarithm of the weight of the true point is $-\frac12 \|x_0\|^2$, with mean $-\frac d2$. And
+#    $q - \rho m$ has a known variance, so the mean of $r$ is a number. In the difference of the two everything but the
+#    $\log \sqrt{v / \lambda}$ cancels, which is the claim. $\square$
+#
+# Together with the $n$ competitors, whose weights add up to about $n$ times the mean weight, this gives the collapse.
+#
+# Step 1: write $v$ and $r$ (numbers, for numbers `q`, `rho`, `m` and `lam` $= \lambda$).
+#
+# <details><summary>Hint</summary>
+#
+# $1 / v$ is the second derivative in $x$. Without a calculation: for fixed $m$, $q$ is normal with mean $\rho m$ and the variance
+# that noise and data have together, and $e^{-r}$ must be its density up to a factor.
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
-def collapse_time(n, d, s):
+def width(rho, lam):
     ### BEGIN SOLUTION
-    rho = math.sqrt(n ** (2 / d) - 1) / s
-    return rho / (1 + rho)
+    return lam / (1 + rho**2 * lam)
+    ### END SOLUTION
+
+
+def rest(q, rho, m, lam):
+    ### BEGIN SOLUTION
+    return (q - rho * m) ** 2 / (2 * (1 + rho**2 * lam))
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def reference_time(n, d, s):
-    """By bisection, where evidence and log n meet."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        t = (low + high) / 2
-        low, high = (t, high) if d / 2 * math.log1p((t / (1 - t) * s) ** 2) < math.log(n) else (low, t)
-    return low
-
-
-def time_of(rho):
-    return lambda n, d, s: rho(n, d, s) / (1 + rho(n, d, s))
-
-
-# %% tags=["check"]
-mistakes = {
-    "this is rho; the time is rho / (1 + rho)": lambda n, d, s: math.sqrt(n ** (2 / d) - 1) / s,
-    "rho = t / (1 - t) is solved by t = rho / (1 + rho), not by rho / (1 - rho)": lambda n, d, s: (
-        math.sqrt(n ** (2 / d) - 1) / s / (1 - math.sqrt(n ** (2 / d) - 1) / s)
-    ),
-    "the square root is missing: this takes rho^2 for rho": time_of(lambda n, d, s: (n ** (2 / d) - 1) / s**2),
-    "the exponent is 2 / d, not 1 / d: the d / 2 stands in front of the logarithm": time_of(
-        lambda n, d, s: math.sqrt(n ** (1 / d) - 1) / s
-    ),
-    "forgot the 1 under the logarithm: n^(2/d) - 1": time_of(lambda n, d, s: math.sqrt(n ** (2 / d)) / s),
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "s is missing: a fainter image collapses later": time_of(lambda n, d, s: math.sqrt(n ** (2 / d) - 1)),
-    "times s, where it is divided by s: a fainter image collapses later": time_of(
-        lambda n, d, s: math.sqrt(n ** (2 / d) - 1) * s
-    ),
-    "that is the limit of many dimensions, sqrt(2 log n / d) / s; no approximation is needed": time_of(
-        lambda n, d, s: math.sqrt(2 * math.log(n) / d) / s
-    ),
-    "that is the first guess, in which the mean gap alone beats n competitors": time_of(
-        lambda n, d, s: math.sqrt(math.log(n) / d) / s
-    ),
-}
-
-# %% tags=["check"]
-time_cases = [(1000, 16, 1.0), (50_000, 3072, 0.5), (20, 3, 2.0)]
-right_time = checks.compare("collapse_time", collapse_time, reference_time, time_cases, mistakes, rtol=1e-6, atol=1e-9)
+checks.exercise("07.5a", width, rest)
 
 # %% [markdown]
-# With the functions of 1 and 5 you can see theory and experiment together. Once both are right, this cell makes
-# Gaussian points, takes noisy ones at each time, and draws the median weight of the point that each was made from; a
-# dotted line stands where your theory expects one half.
+# Step 2: the logarithm of the mean weight of a fresh point, one number; `q`, `m` and `lam` have shape $(d,)$.
+
+
+# %% tags=["exercise", "points:2"]
+def log_mean_weight(q, rho, m, lam):
+    ### BEGIN SOLUTION
+    return (-torch.log1p(rho**2 * lam) / 2 - rest(q, rho, m, lam)).sum()
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("07.5b", log_mean_weight)
+
+# %% [markdown]
+# Step 3, with a consequence: the time $t$ at which the mean difference of the claim is $\log n$. There is no formula for it
+# if the $\lambda_k$ differ, so solve the equation numerically, to five digits. `lam` has shape $(d,)$; return a number.
+
+
+# %% tags=["exercise", "points:2"]
+def collapse_time(n, lam):
+    ### BEGIN SOLUTION
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        t = (low + high) / 2
+        evidence = torch.log1p((t / (1 - t)) ** 2 * lam).sum() / 2
+        low, high = (t, high) if evidence < math.log(n) else (low, t)
+    return low
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+right_time = checks.exercise("07.5c", collapse_time)
+
+# %% [markdown]
+# Once it is right, this cell draws theory and experiment together: the median posterior weight of the true point for 100
+# Gaussian points, and a dotted line where your theory expects one half. In the third case most directions are faint.
 
 # %%
 picture = None
-if right_weights and right_time:
+if right_time:
     picture, ax = plotting.canvas(width=7.2, height=3.7)
     generator, times = torch.Generator().manual_seed(2), torch.linspace(0.02, 0.98, 25)
-    for d, color in ((2, style.SOURCE), (8, style.PATH), (64, style.DATA)):
-        points, noise = (torch.randn(100, d, generator=generator) for _ in range(2))
-        own = [weights((1 - t) * noise + t * points, t.expand(100), points).diagonal().median() for t in times]
-        ax.plot(times, own, color=color, label=f"d = {d}")
-        ax.axvline(collapse_time(100, d, 1.0), color=color, linestyle=":")
-    ax.set(xlabel="t", title="median own weight, 100 Gaussian points")
+    cases = {"d = 8": torch.ones(8), "d = 64": torch.ones(64), "d = 64, 56 of them faint": torch.ones(64)}
+    cases["d = 64, 56 of them faint"][8:] = 0.01
+    for (name, lam), color in zip(cases.items(), (style.SOURCE, style.DATA, style.PATH), strict=True):
+        points, noise = torch.randn(2, 100, len(lam), generator=generator)
+        points = lam.sqrt() * points
+        velocity = closed_form.EmpiricalVelocity(points)
+        own = [velocity.weights((1 - t) * noise + t * points, t).diagonal().median() for t in times]
+        ax.plot(times, own, color=color, label=name)
+        ax.axvline(collapse_time(100, lam), color=color, linestyle=":")
+    ax.set(xlabel="t", title="median posterior weight of the true point")
     ax.legend()
 picture
+
+# %% [markdown]
+# ## 6. Does the covariance tell the collapse time?
+#
+# *Investigation · 40 minutes · ★★★*
+#
+# The formula of exercise 5 knows two things about the data: their number and their covariance. In the chapter it was close for
+# digits, but early. There are two possible reasons: the formula itself is approximate, or digits are **not Gaussian** and
+# what matters is not in the covariance. Separate the two by an experiment.
+#
+# Write `experiment(points, seed)` for `points` of shape $(n, d)$. It returns a dictionary with
+#
+# - `"data"`: at least five measured collapse times of the points, with new pairs for each;
+# - `"control"`: as many collapse times of a control that shares *everything that the formula knows* with the data, and is
+#   Gaussian; draw the control anew for each;
+# - `"verdict"`: `"later"` or `"earlier"`, if the mean of the data is more than 0.03 later or earlier than that of the control,
+#   `"no difference"` otherwise. Let your own numbers decide.
+#
+# `measured_collapse` is the measurement of the chapter. The experiment will be run for point sets and seeds that you do not know.
+
+
+# %%
+def measured_collapse(points, generator, count=300):
+    """The time at which the median posterior weight of the true point is one half, over `count` pairs."""
+    own = torch.randint(len(points), (count,), generator=generator)
+    noise = torch.randn(count, points.shape[1], generator=generator).to(points)
+    inner = noise @ points.T
+    gaps, squares = inner - inner.gather(1, own[:, None]), torch.cdist(points[own], points).square()
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        rho = (low + high) / (2 - low - high)
+        weight = torch.exp(-torch.logsumexp(rho * gaps - rho**2 * squares / 2, dim=1))
+        low, high = (low, (low + high) / 2) if weight.median() > 0.5 else ((low + high) / 2, high)
+    return low
+
+
+generator = torch.Generator().manual_seed(1)
+centres = 3 * torch.randn(12, 6, generator=generator)
+DATA = {
+    "Gaussian": torch.randn(300, 8, generator=generator).double(),
+    "12 clusters": (centres.repeat(25, 1) + 0.1 * torch.randn(300, 6, generator=generator)).double(),
+    "corners of a cube": torch.randn(400, 16, generator=generator).sign().double(),
+}
+DATA["digits"] = data.digits().scaled(data.digits().train).flatten(1).double()[:500]
+
+# %% [markdown]
+# A good answer (one point for each line):
+#
+# - says what exactly the control shares with the data, and why a control with equal variances in all directions would not do;
+# - has means with standard errors for at least three data sets, and says how large a difference could have been missed;
+# - compares both times with the formula, and says which part of its error is due to which reason;
+# - explains why no data set collapses much *earlier* than its control (among all distributions with the same covariance, which one
+#   carries the most information through Gaussian noise?);
+# - names a data set for which covariance is useless, with the measurement, and says what one would have to know instead.
+#
+# <details><summary>Hint</summary>
+#
+# If $L L^\top$ is the covariance (`torch.linalg.cholesky` has $L$), then $L z + m$ with standard normal $z$ has it. Some digit pixels
+# are always black, so their covariance has zero eigenvalues: add a tiny multiple of the identity.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:4"]
+def experiment(points, seed):
+    ### BEGIN SOLUTION
+    generator, found = torch.Generator().manual_seed(seed), {"data": [], "control": []}
+    n, d = points.shape
+    root = torch.linalg.cholesky(torch.cov(points.T) + 1e-6 * torch.eye(d).to(points))
+    for _ in range(6):
+        control = points.mean(dim=0) + torch.randn(n, d, generator=generator).to(points) @ root.T
+        found["data"].append(measured_collapse(points, generator))
+        found["control"].append(measured_collapse(control, generator))
+    difference = (sum(found["data"]) - sum(found["control"])) / 6
+    verdict = "no difference" if abs(difference) <= 0.03 else "later" if difference > 0 else "earlier"
+    return found | {"verdict": verdict}
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("07.6", experiment)
+
+# %% [markdown]
+# *Your answer in words:*

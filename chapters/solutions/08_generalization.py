@@ -13,215 +13,199 @@
 # %% [markdown]
 # # Exercises to 08 Generalization
 #
-# Fill in the places marked `...` and run the cell below each of them: it says whether your function is right and, if
-# it is not, what is wrong. The words and formulas are in [the chapter](../08_generalization.ipynb).
+# Fill in the places marked `...` and run the cell below each of them: it says whether your answer is right and, if it
+# is not, what is wrong. The terms and formulas are in [the chapter](../08_generalization.ipynb). Each exercise has a line
+# with its kind, the minutes that it takes once you have read the chapter, and its difficulty.
 
 # %%
+import math
+
 import torch
 
-from fmcore import closed_form, data, paths
+from fmcore import closed_form, data
 from fmcore.course import checks, plotting, style
 
 style.use()
-path = paths.rectified()
 
 # %% [markdown]
-# ## 1. A target with less noise
+# ## 1. Copies
 #
-# Compute the target of empirical flow matching,
+# *Transcription · 10 minutes · ★☆☆*
 #
-# $$
-# u_M(x_t, t) = \sum_{i=1}^M \omega_i\, \frac{b_i - x_t}{1 - t} ,
-# \qquad
-# \omega_i = \operatorname{softmax}_i \Big( \! -\frac{\| x_t - t\, b_i \|^2}{2 (1-t)^2} \Big) ,
-# \qquad
-# b_1 = x_1 ,
-# $$
+# A sample is a copy if its Euclidean distance to the nearest training image is *less* than a third of that to the second
+# nearest. Return the share of copies among `samples`, shape $(B, C, H, W)$, with the training images `train`, shape
+# $(n, C, H, W)$, $n \ge 2$, as one number. An image may occur twice in the training set.
 #
-# at points `xt` of the plane, shape $(B, 2)$, that were made from `x1`, shape $(B, 2)$, at times `t`, shape $(B,)$. `bank`
-# holds $b_2, \dots, b_M$, shape $(M - 1, 2)$, the same for all rows; $b_1$ is another one in each row. `torch.cat` joins
-# tensors of shapes $(B, 1, 2)$ and $(B, M - 1, 2)$ to $(B, M, 2)$. Return shape $(B, 2)$.
+# <details><summary>Hint</summary>
+#
+# `torch.cdist` has the distances of two lists of vectors, and `.topk(2, dim=1, largest=False)` the two smallest of each row, in
+# order.
+#
+# </details>
 
 
-# %% tags=["exercise", "points:3"]
-def target(xt, x1, t, bank):
+# %% tags=["exercise", "points:1"]
+def share_of_copies(samples, train):
     ### BEGIN SOLUTION
-    points = torch.cat([x1[:, None], bank.expand(len(x1), -1, -1)], dim=1)
-    t = t[:, None]
-    squares = (xt[:, None] - t[:, None] * points).square().sum(dim=2)
-    weights = torch.softmax(-squares / (2 * (1 - t) ** 2), dim=1)
-    mean = (weights[:, :, None] * points).sum(dim=1)
-    return (mean - xt) / (1 - t)
+    distance = torch.cdist(samples.flatten(1), train.flatten(1))
+    nearest, second = distance.topk(2, dim=1, largest=False).values.T
+    return (nearest < second / 3).double().mean()
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def reference_target(xt, x1, t, bank):
-    x0 = (xt - t[:, None] * x1) / (1 - t[:, None])
-    return closed_form.bank_velocity(path, x0, x1, t, bank)
-
-
-def variant(exponent=None, points=None, weigh=None):
-    """The right formula with one part replaced."""
-
-    def wrong(xt, x1, t, bank):
-        b = torch.cat([x1[:, None], bank.expand(len(x1), -1, -1)], dim=1)
-        b = b if points is None else points(b)
-        t = t[:, None]
-        squares = (xt[:, None] - t[:, None] * b).square().sum(dim=2)
-        logits = -squares / (2 * (1 - t) ** 2) if exponent is None else exponent(xt, t, b, squares)
-        weights = torch.softmax(logits, dim=1) if weigh is None else weigh(logits)
-        return ((weights[:, :, None] * b).sum(dim=1) - xt) / (1 - t)
-
-    return wrong
-
-
-# %% tags=["check"]
-mistakes = {
-    "x1 is not in the bank: b_1 = x1 is missing, and the target is biased": variant(points=lambda b: b[:, 1:]),
-    "this is the conditional velocity of x1 alone: the bank plays no part": lambda xt, x1, t, bank: (
-        (x1 - xt) / (1 - t[:, None])
-    ),
-    "all points of the bank count the same: the weights are missing": variant(exponent=lambda xt, t, b, s: 0 * s),
-    "the sign in the softmax is flipped: the farthest point gets the weight": variant(
-        exponent=lambda xt, t, b, s: s / (2 * (1 - t) ** 2)
-    ),
-    "the factor 2 in the softmax is missing": variant(exponent=lambda xt, t, b, s: -s / (1 - t) ** 2),
-    "1 - t is not squared in the softmax": variant(exponent=lambda xt, t, b, s: -s / (2 * (1 - t))),
-    "the distances in the softmax are not divided by 2 (1 - t)^2": variant(exponent=lambda xt, t, b, s: -s),
-    "the distance is not squared": variant(exponent=lambda xt, t, b, s: -s.sqrt() / (2 * (1 - t) ** 2)),
-    "the distance is to b_i; it must be to t b_i, where x_t would be without noise": variant(
-        exponent=lambda xt, t, b, s: -(xt[:, None] - b).square().sum(dim=2) / (2 * (1 - t) ** 2)
-    ),
-    "the weights are not normalized: exp instead of softmax": variant(weigh=lambda logits: logits.exp()),
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "the softmax runs over the batch; it must run over the bank": variant(weigh=lambda logits: logits.softmax(dim=0)),
-    "only the most likely point counts; the weights of all are needed": variant(
-        weigh=lambda logits: torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
-    ),
-    "the division by 1 - t is missing": lambda xt, x1, t, bank: reference_target(xt, x1, t, bank) * (1 - t[:, None]),
-    "this is the mean of the points, not yet a velocity: subtract x_t and divide by 1 - t": lambda xt, x1, t, bank: (
-        reference_target(xt, x1, t, bank) * (1 - t[:, None]) + xt
-    ),
-    "all rows get the x1 of the first; b_1 is another point in each row": lambda xt, x1, t, bank: variant()(
-        xt, x1[:1].expand_as(x1), t, bank
-    ),
-}
-generator = torch.Generator().manual_seed(1)
-target_cases = []
-for B, M in ((3, 5), (4, 9), (5, 2)):
-    x0, x1 = torch.randn(2, B, 2, generator=generator)
-    t = 0.2 + 0.5 * torch.rand(B, generator=generator)
-    target_cases.append((path.interpolate(x0, x1, t), x1, t, torch.randn(M - 1, 2, generator=generator)))
-checks.compare("target", target, reference_target, target_cases, mistakes)
+checks.exercise("08.1", share_of_copies)
 
 # %% [markdown]
-# ## 2. The mean over all banks
+# ## 2. All banks of two
 #
-# For five training points and $M = 2$ all banks can be listed: $b_1$ is one of five, and so is $b_2$. At a point `x`, shape
-# $(1, 2)$, and a time `t`, $b_1$ is point $i$ with probability $w_i(x, t)$, because `x` was made from it; $b_2$ is
-# point $j$ with probability $1/5$, the same as $b_1$ included. Return the mean of $u_2(x, t)$ over all 25 banks, shape $(1, 2)$.
+# *Proof · 30 minutes · ★★★*
 #
-# `closed_form.EmpiricalVelocity(points)` has the velocity of any list of points, `(x, t)`, and the weights,
-# `.weights(x, t)` of shape $(1, n)$; `points[[i, j]]` picks two. The exact velocity of all five must come out, and that is how the
-# check knows.
+# Take $M = 2$ and draw the second point of the bank from all $n$ training points, each with probability $1/n$, the first one
+# included. At a point $x$ and a time $t$ let $w_i$ be the posterior weights, $u_i = (x^{(i)} - x) / (1 - t)$ the conditional velocities, and
+# $u^* = \sum_i w_i u_i$.
+#
+# **Claim.** Given $x_t = x$, the target $u_2$ has the mean $u^*$, and its variance is not larger than that of $u_i$ in
+# conditional flow matching.
+#
+# **Proof.**
+#
+# 1. Given $x_t = x$, the first point $b_1 = x_1$ is point $i$ with a certain probability; $b_2$ does not depend on $x_t$. Hence
+#    the probability of the bank $(b_1, b_2) = (x^{(i)}, x^{(j)})$.
+# 2. $u_2$ does not depend on the order of the bank: for the points $i \ne j$ it is a mean of $u_i$ and $u_j$ with weights in the
+#    proportion $w_i : w_j$. Multiply it by the probability of the *two* banks $(i, j)$ and $(j, i)$ together. The sum of the two
+#    weights cancels, and what is left is a multiple of $u_i$ plus a multiple of $u_j$. Add this up over all pairs, and
+#    over the banks $(i, i)$: $u_i$ occurs $n$ times, and the sum is $u^*$.
+# 3. Given the bank and $x$, $u_2$ is the mean of the conditional velocity. So
+#    $\mathbb{E} \|u_{b_1} - u^*\|^2 = \mathbb{E} \|u_2 - u^*\|^2 + \mathbb{E} \|u_{b_1} - u_2\|^2$,
+#    where $u_{b_1}$ is the conditional velocity to $b_1$, and the last term is not negative. $\square$
+#
+# Write the quantities of the steps for `points` of shape $(n, d)$, `x` of shape $(1, d)$ and a number `t`. You may use
+# `closed_form.EmpiricalVelocity(points)`, which has the exact velocity of any list of points, `(x, t)` of shape $(1, d)$, and the
+# posterior weights, `.weights(x, t)` of shape $(1, n)$.
+#
+# Step 1: the probabilities of all banks, shape $(n, n)$, with $i$ as the row.
+#
+# <details><summary>Hint</summary>
+#
+# All entries add up to 1. Which of the two indices does the probability depend on?
+#
+# </details>
+
+
+# %% tags=["exercise", "points:1"]
+def chances(points, x, t):
+    ### BEGIN SOLUTION
+    n = len(points)
+    return closed_form.EmpiricalVelocity(points).weights(x, t)[0][:, None].expand(n, n) / n
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("08.2a", chances)
+
+# %% [markdown]
+# Step 2: for two different points `i` and `j`, the probability of $(i, j)$ times its $u_2$ plus the same for $(j, i)$, shape
+# $(1, d)$. Write it with conditional velocities alone.
+
+
+# %% tags=["exercise", "points:1"]
+def both_orders(points, x, t, i, j):
+    ### BEGIN SOLUTION
+    w = closed_form.EmpiricalVelocity(points).weights(x, t)[0]
+    u = (points - x) / (1 - t)
+    return (w[i] * u[i] + w[j] * u[j])[None] / len(points)
+    ### END SOLUTION
+
+
+# %% tags=["check"]
+checks.exercise("08.2b", both_orders)
+
+# %% [markdown]
+# Step 3: the variance that is left, $\mathbb{E} \|u_2 - u^*\|^2$ given $x_t = x$, by going through all $n^2$ banks; one number.
 
 
 # %% tags=["exercise", "points:2"]
-def mean_over_banks(points, x, t):
+def variance(points, x, t):
     ### BEGIN SOLUTION
-    n = len(points)
-    weights = closed_form.EmpiricalVelocity(points).weights(x, t)[0]
-    total = torch.zeros_like(x)
-    for i in range(n):
-        for j in range(n):
-            total += weights[i] / n * closed_form.EmpiricalVelocity(points[[i, j]])(x, t)
+    chance, best, total = chances(points, x, t), closed_form.EmpiricalVelocity(points)(x, t), 0.0
+    for i in range(len(points)):
+        for j in range(len(points)):
+            u2 = closed_form.EmpiricalVelocity(points[[i, j]])(x, t)
+            total = total + chance[i, j] * (u2 - best).square().sum()
     return total
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def over_banks(points, x, t, chance):
-    """The sum over i and j of chance(w, i, j) u_2."""
-    w = closed_form.EmpiricalVelocity(points).weights(x, t)[0]
-    n = len(points)
-    every = [(chance(w, i, j), points[[i, j]]) for i in range(n) for j in range(n)]
-    return sum(p * closed_form.EmpiricalVelocity(two)(x, t) for p, two in every)
-
-
-def reference_mean(points, x, t):
-    return closed_form.EmpiricalVelocity(points)(x, t)
-
-
-def with_chances(chance):
-    return lambda points, x, t: over_banks(points, x, t, chance)
-
-
-# %% tags=["check"]
-mistakes = {
-    "b_1 is drawn like the others; it must be point i with probability w_i, or the mean is biased": with_chances(
-        lambda w, i, j: 1 / len(w) ** 2
-    ),
-    "both points are drawn with the weights w; the rest of the bank is drawn uniformly": with_chances(
-        lambda w, i, j: w[i] * w[j]
-    ),
-    "the 1/n of b_2 is missing: the probabilities sum to n": with_chances(lambda w, i, j: w[i]),
-    "the probabilities w_i are missing, and 1/n is there once only": with_chances(lambda w, i, j: 1 / len(w)),
-    "pairs with i = j are left out, so the probabilities do not sum to 1: b_2 may be the same point": with_chances(
-        lambda w, i, j: w[i] / len(w) * (i != j)
-    ),
-    "only pairs with i < j are counted; b_1 and b_2 have different parts, so both orders count": with_chances(
-        lambda w, i, j: w[i] / len(w) * (i < j)
-    ),
-    "the weight of point j stands where that of point i belongs, and nothing else": with_chances(
-        lambda w, i, j: w[j] / len(w) ** 2
-    ),
-}
-five = torch.tensor([[1.5, 0.0], [0.5, 1.2], [-1.0, 0.8], [-0.8, -1.0], [0.7, -1.3]])
-bank_cases = [(five, torch.randn(1, 2, generator=generator), time) for time in (0.3, 0.5, 0.6)]
-right_mean = checks.compare("mean_over_banks", mean_over_banks, reference_mean, bank_cases, mistakes)
+checks.exercise("08.2c", variance)
 
 # %% [markdown]
-# And if $x_1$ is left out, with *both* points drawn uniformly? Compute the squared length of the bias, $\| \text{mean} - u^* \|^2$,
-# for the points `five`, at this `x` and $t = 0.5$.
+# And the assumption is needed: if the bank is drawn without regard to $x_1$, *both* points with probability $1/n$ each, the proof
+# fails in step 1. Compute the squared length of the bias that results, $\| \mathbb{E} u_2 - u^* \|^2$; one number.
 
-# %%
-x, t = torch.tensor([[0.6, 0.2]]), 0.5
 
 # %% tags=["exercise", "points:1"]
-squared_bias = ...
-### BEGIN SOLUTION
-total = torch.zeros_like(x)
-for i in range(5):
-    for j in range(5):
-        total += closed_form.EmpiricalVelocity(five[[i, j]])(x, t) / 25
-squared_bias = (total - closed_form.EmpiricalVelocity(five)(x, t)).square().sum()
-### END SOLUTION
+def squared_bias(points, x, t):
+    ### BEGIN SOLUTION
+    n = len(points)
+    every = [closed_form.EmpiricalVelocity(points[[i, j]])(x, t) for i in range(n) for j in range(n)]
+    mean = torch.stack(every).mean(dim=0)
+    return (mean - closed_form.EmpiricalVelocity(points)(x, t)).square().sum()
+    ### END SOLUTION
+
 
 # %% tags=["check"]
-uniform = over_banks(five, x, t, lambda w, i, j: 1 / 25) - reference_mean(five, x, t)
-different = over_banks(five, x, t, lambda w, i, j: (i != j) / 20) - reference_mean(five, x, t)
-right_bias = float(uniform.square().sum())
-wrong_values = {
-    "this is the length; its square is asked": right_bias**0.5,
-    "that is the mean over both coordinates; the squared length is their sum": right_bias / 2,
-    "zero is the bias with x1 in the bank": 0.0,
-    "pairs with i = j are left out; the two points are drawn independently": float(different.square().sum()),
-    "this is the squared length of the mean; subtract u* first": float(
-        (uniform + reference_mean(five, x, t)).square().sum()
-    ),
-}
-checks.value("squared_bias", squared_bias, right_bias, wrong_values)
+checks.exercise("08.2d", squared_bias)
 
 # %% [markdown]
-# ## 3. A hybrid sampler
+# ## 3. Who leads this step?
 #
-# Follow `first(x, t)` up to the time `switch`, and `second(x, t)` from there on, from `x0` at $t = 0$ to $t = 1$ in `steps` Euler
-# steps of equal length. Step $k$ starts at $t_k = k / \text{steps}$, for $k = 0, \dots, \text{steps} - 1$, and takes the velocity
-# *there*. A step that starts at the switch belongs to `second`. Times go in as `torch.tensor(t_k)`.
+# *Diagnosis · 15 minutes · ★★☆*
+#
+# A hybrid sampler follows `first(x, t)` up to the time `switch` and `second(x, t)` from there on, from `x0` at $t = 0$ to $t = 1$
+# in `steps` Euler steps of equal length. Step $k$ starts at $t_k = k / \text{steps}$ and takes the velocity there; it
+# belongs to `first` if $t_k$ is *before* the switch, and else to `second`. Below are two attempts. Each is right for most switches and
+# wrong for some.
+
+
+# %%
+def broken_one(first, second, x0, switch, steps):
+    x, t = x0, 0.0
+    for _ in range(steps):
+        x = x + (first if t < switch else second)(x, torch.tensor(t)) / steps
+        t += 1 / steps
+    return x
+
+
+def broken_two(first, second, x0, switch, steps):
+    x = x0
+    for k in range(steps):
+        x = x + (first if k < int(switch * steps) else second)(x, torch.tensor(k / steps)) / steps
+    return x
+
+
+def steps_of_first(hybrid, switch, steps):
+    """How many steps `first` leads: it goes to the right with velocity 1, `second` stands still."""
+    end = hybrid(lambda x, t: torch.ones_like(x), lambda x, t: 0 * x, torch.zeros(1, 1), switch, steps)
+    return round(float(end) * steps)
+
+
+# %%
+for switch, steps in ((0.5, 10), (0.3, 10), (0.8, 10), (0.75, 10), (0.25, 300), (0.29, 100)):
+    found = [steps_of_first(hybrid, switch, steps) for hybrid in (broken_one, broken_two)]
+    print(f"switch {switch:.2f}, {steps:3} steps: first leads {found[0]:3} of them, or {found[1]:3}")
+
+# %% [markdown]
+# Find out in which lines which attempt is wrong and why, then write a sampler that is right for all switches from 0 to 1 and any
+# number of steps. Times go in as `torch.tensor(t_k)`.
+#
+# <details><summary>Hint</summary>
+#
+# Print `0.1 + 0.1 + 0.1 == 0.3` and `0.29 * 100`. Which numbers of the loop are exact, and which are rounded once, or many times? And
+# what does `int` do to a switch that lies between two steps?
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
@@ -237,92 +221,12 @@ def hybrid(first, second, x0, switch, steps):
 
 
 # %% tags=["check"]
-def euler(velocity, x, times):
-    for k, now in enumerate(times[:-1]):
-        x = x + (times[k + 1] - now) * velocity(x, now)
-    return x
-
-
-def reference_hybrid(first, second, x0, switch, steps):
-    """Two flows, one after the other."""
-    times = torch.linspace(0, 1, steps + 1)
-    cut = next(k for k in range(steps + 1) if k / steps >= switch)
-    return euler(second, euler(first, x0, times[: cut + 1]), times[cut:])
-
-
-def loop(velocity_of=None, time_of=None, count=None, length=None):
-    """Euler steps with one part of the loop replaced."""
-
-    def wrong(first, second, x0, switch, steps):
-        x = x0
-        for k in range(steps if count is None else count(steps)):
-            t = k / steps if time_of is None else time_of(k, steps)
-            choose = velocity_of or (lambda a, b, t, tau: a if t < tau else b)
-            x = x + choose(first, second, t, switch)(x, torch.tensor(t)) * (length or (lambda s: 1 / s))(steps)
-        return x
-
-    return wrong
-
-
-# %% tags=["check"]
-def second_from_the_start(first, second, x0, switch, steps):
-    times = torch.linspace(0, 1, steps + 1)
-    cut = next(k for k in range(steps + 1) if k / steps >= switch)
-    return euler(second, euler(first, x0, times[: cut + 1]), times)
-
-
-mistakes = {
-    "first and second are swapped": loop(lambda a, b, t, tau: b if t < tau else a),
-    "the step that starts at the switch belongs to second: t < switch, not t <= switch": loop(
-        lambda a, b, t, tau: a if t <= tau else b
-    ),
-    "the velocity is taken at the end of each step; Euler takes it at the start": loop(
-        time_of=lambda k, steps: (k + 1) / steps
-    ),
-    "the switch plays no part: first leads all the way": loop(lambda a, b, t, tau: a),
-    "the switch plays no part: second leads all the way": loop(lambda a, b, t, tau: b),
-    "the last step is missing: steps - 1 were taken, and the sample stops before t = 1": loop(
-        count=lambda steps: steps - 1
-    ),
-    "steps + 1 steps were taken, one beyond t = 1": loop(count=lambda steps: steps + 1),
-}
-
-# %% tags=["check"]
-mistakes |= {
-    "linspace(0, 1, steps) makes steps - 1 steps: n steps have n + 1 times": lambda a, b, x, tau, steps: loop()(
-        a, b, x, tau, steps - 1
-    ),
-    "the length of a step is 1 / (steps - 1); it must be 1 / steps": loop(length=lambda steps: 1 / (steps - 1)),
-    "the velocity is not multiplied by the length of the step": loop(length=lambda steps: 1),
-    "second starts from x0 again; it must go on from where first has led": lambda a, b, x, tau, steps: loop(
-        lambda _, b, t, tau: (lambda x, s: 0 * x) if t < tau else b
-    )(a, b, x, tau, steps),
-    "second runs its whole way from t = 0 after the switch; it must go on at t = switch": second_from_the_start,
-    "both velocities are mixed in the proportion of the switch; one leads at a time": lambda a, b, x, tau, steps: loop(
-        lambda a, b, t, tau: lambda x, s: tau * a(x, s) + (1 - tau) * b(x, s)
-    )(a, b, x, tau, steps),
-}
-
-
-# %% tags=["check"]
-def turn(x, t):
-    return torch.stack([-x[:, 1], x[:, 0]], dim=1) * (1 + t)
-
-
-def shrink(x, t):
-    return torch.sin(x) - 2 * t * x
-
-
-hybrid_cases = [
-    (turn, shrink, torch.randn(4, 2, generator=generator), switch, steps)
-    for switch, steps in ((0.5, 10), (0.25, 8), (0.75, 16))
-]
-right_hybrid = checks.compare("hybrid", hybrid, reference_hybrid, hybrid_cases, mistakes)
+right_hybrid = checks.exercise("08.3", hybrid)
 
 # %% [markdown]
 # The chapter's figure in the plane, once the check is right. `first` is the exact velocity of twelve training points of two
-# moons; `second`, that of 2,000 points, plays the network that has understood what moons are. Left to right the twelve points lead
-# longer: from new points on the moons to copies of the twelve.
+# moons; `second`, that of 2,000 points, stands for a network that has learned what moons are. From left to right the twelve points
+# lead longer: from new points on the moons to copies of the twelve.
 
 # %%
 picture = None
@@ -340,72 +244,157 @@ if right_hybrid:
 picture
 
 # %% [markdown]
-# ## 4. Copies
+# ## 4. How much noise a bank removes
 #
-# A sample is a copy if its distance to the nearest training image is less than a third of that to the second nearest. Return
-# the share of copies among `samples`, shape $(B, C, H, W)$, with the training images `train`, shape $(n, C, H, W)$, $n \ge 2$, as a
-# number or a tensor of shape $()$. `torch.cdist` has the distances of two lists of vectors, and `.topk(2, largest=False)` the two
-# smallest, in order.
+# *Derivation · 20 minutes · ★★★*
+#
+# A simple model of the posterior weights: at some time, $r$ of the $n$ training images could have been the source of $x_t$, all
+# equally likely (the true one is among them), and the others not at all. Draw $x_1$ and, as the rest of the bank, $M - 1$ images
+# independently from all $n$ training images. The target $u_M$ is then a mean over $x_1$ and those members of the bank that are
+# among the $r$, each as often as it was drawn.
+#
+# Given $x_t$, these are independent draws from the $r$ images. So with $B$ of them besides $x_1$, the variance of $u_M$ is $1 / (1 + B)$
+# of that of conditional flow matching. Derive the mean share that is left, $\mathbb{E} \big[ 1 / (1 + B) \big]$, as a formula
+# without a sum. The arguments are whole numbers, $M \ge 1$ and $1 \le r \le n$.
+#
+# <details><summary>Hint</summary>
+#
+# Which distribution has $B$? Write the expectation as a sum over $k$ and use
+# $\frac{1}{k + 1} \binom{M - 1}{k} = \frac1M \binom{M}{k + 1}$.
+#
+# </details>
 
 
 # %% tags=["exercise", "points:2"]
-def share_of_copies(samples, train):
+def share_left(M, n, r):
     ### BEGIN SOLUTION
-    distance = torch.cdist(samples.flatten(1), train.flatten(1))
-    nearest, second = distance.topk(2, dim=1, largest=False).values.T
-    return (nearest < second / 3).double().mean()
+    return (1 - (1 - r / n) ** M) * n / (M * r)
     ### END SOLUTION
 
 
 # %% tags=["check"]
-def two_nearest(samples, train, p=2.0):
-    """The two smallest of all distances, (B, 2), from the differences."""
-    apart = (samples[:, None] - train[None]).flatten(2)
-    return torch.linalg.vector_norm(apart, ord=p, dim=2).sort(dim=1).values[:, :2]
+right_share = checks.exercise("08.4", share_left)
+
+# %% [markdown]
+# Once it is right, your formula for $n = 1500$ digits and the numbers of images that count, $n_{\mathrm{eff}}$, in place of $r$. Compare it
+# with the table "share left" of the chapter.
+
+# %%
+if right_share:
+    for M in (16, 128, 1000):
+        said = "   ".join(f"r = {r}: {share_left(M, 1500, r):.2f}" for r in (1400, 1000, 300, 30, 3))
+        print(f"M = {M:5,}   {said}")
+
+# %% [markdown]
+# ## 5. Windows of a single pixel
+#
+# *Derivation · 15 minutes · ★★☆*
+#
+# Make the view of the local velocity as narrow as possible, $k = 1$: each pixel sees only itself. Follow this $u_1$ exactly from
+# $x_0 \sim \mathcal{N}(0, I)$ to $t = 1$. What is the probability that the sample is one of the training images, in all its pixels?
+#
+# Return its natural logarithm. `train` has shape $(n, d)$; pixels take few different values, so equal values occur, and an image may
+# occur more than once. The probability may be as small as $e^{-1000}$.
+#
+# <details><summary>Hint</summary>
+#
+# For one pixel, $u_1$ is the exact velocity of $n$ numbers. At which values does it end, and how often at each of them? Do
+# the pixels know of each other? Different images are events that exclude each other. `torch.unique(train, dim=0)` has each
+# image once.
+#
+# </details>
 
 
-def reference_share(samples, train):
-    nearest, second = two_nearest(samples, train).T
-    return (3 * nearest < second).double().mean()
-
-
-def share_if(rule):
-    return lambda samples, train: rule(*two_nearest(samples, train).T).double().mean()
+# %% tags=["exercise", "points:3"]
+def log_chance_of_copy(train):
+    ### BEGIN SOLUTION
+    images = torch.unique(train, dim=0)
+    share = torch.stack([(train == image).double().mean(dim=0) for image in images])  # of the value of each pixel
+    return torch.logsumexp(share.log().sum(dim=1), dim=0)
+    ### END SOLUTION
 
 
 # %% tags=["check"]
-mistakes = {
-    "that is the number of copies; divide by the number of samples": lambda samples, train: (
-        reference_share(samples, train) * len(samples)
-    ),
-    "that is the share of samples that are NOT copies": share_if(lambda a, b: 3 * a >= b),
-    "squared distances are compared with a third; their ratio would have to be below 1/9": share_if(
-        lambda a, b: 3 * a**2 < b**2
-    ),
-    "the nearest distance itself is compared with 1/3, whatever the second is": share_if(lambda a, b: a < 1 / 3),
-    "the nearest must be below a third of the second, not below the second": share_if(lambda a, b: a < b),
-    "the threshold is a half; a third is asked": share_if(lambda a, b: 2 * a < b),
-    "no sample can pass this test: take the two smallest distances, and compare nearest < second / 3": share_if(
-        lambda a, b: a < 0
-    ),
-    "the copies are counted among the training images; swap the arguments of cdist, or take the other axis": (
-        lambda samples, train: reference_share(train, samples)
-    ),
-    "the distances are sums of absolute differences (p=1); Euclidean ones are asked": lambda samples, train: l1_share(
-        samples, train
-    ),
-}
+right_chance = checks.exercise("08.5", log_chance_of_copy)
+
+# %%
+if right_chance:
+    digits = data.digits().train.flatten(1)
+    print(
+        f"1,500 digits, windows of one pixel: a sample is a copy with probability exp({log_chance_of_copy(digits):.0f})"
+    )
+
+# %% [markdown]
+# ## 6. How much blur makes a copy new?
+#
+# *Investigation · 40 minutes · ★★★*
+#
+# The simplest model that does not just copy: give every training point a width $h$, and use the exact velocity of the
+# **blurred** data, in which each point is a small Gaussian $\mathcal{N}(x^{(i)}, h^2 I)$. Its samples can be drawn without a solver: a
+# training point, chosen at random, plus $h$ times standard normal noise. And its density is known,
+#
+# $$
+# p_h(x) = \frac1n \sum_{i=1}^n (2 \pi h^2)^{-d/2} \exp \Big( \! -\frac{\| x - x^{(i)} \|^2}{2 h^2} \Big) .
+# $$
+#
+# With a small $h$ it copies. The question: **at the width that describes unseen data best, are the samples still copies?**
+#
+# Write `experiment(train, held_out, seed)` for points of shape $(n, d)$ and $(m, d)$. It returns a dictionary with
+#
+# - `"widths"`: at least six widths in growing order, wide enough a range that the best is neither the first nor the last;
+# - `"copies"`: the share of copies among at least 1,000 samples, for each width;
+# - `"train"` and `"held_out"`: the mean of $\log p_h$ over the training points (a control: why is this no measure?) and over the held-out
+#   ones, for each width;
+# - `"best"`: the one of your widths with the largest mean for held-out points;
+# - `"verdict"`: `"copies"` if more than half of the samples at the best width are copies, `"new"` otherwise.
+#
+# It will be run for data and seeds that you do not know. Their coordinates are of size 1. Three sets to start with:
+
+# %%
+generator = torch.Generator().manual_seed(4)
+some = data.toy.two_moons(300, generator).double()
+plain, centres = torch.randn(200, 3, generator=generator).double(), 2 * torch.randn(15, 3, generator=generator).double()
+clusters = centres.repeat(6, 1) + 0.03 * torch.randn(90, 3, generator=generator).double()
+SETS = {"two moons": (some[:12], some[12:]), "cloud": (plain[:100], plain[100:])}
+SETS["one training point of each cluster"] = clusters[:15], clusters[15:]
+
+# %% [markdown]
+# A good answer (one point for each line):
+#
+# - shows all three curves over $h$ for at least three data sets, with the uncertainty of the share of copies;
+# - explains why the training curve has no maximum, and why the held-out curve has one;
+# - finds a data set for which the best model *copies*, and says whether these copies are a fault of the model or of the measure;
+# - examines how the best width changes with the number of training points, and says what that means for $n \to \infty$;
+# - says what the experiment does not show about networks, which do not blur all points alike.
+#
+# <details><summary>Hint</summary>
+#
+# `torch.logspace(-2.5, 0.5, 25)` is a sensible range of widths. Use `torch.logsumexp` for $\log p_h$; the densities of distant points
+# vanish in floating point. The function of exercise 1 takes images: `points[:, None, None]` makes some out of points.
+#
+# </details>
+
+
+# %% tags=["exercise", "points:4"]
+def experiment(train, held_out, seed):
+    ### BEGIN SOLUTION
+    generator, (n, d) = torch.Generator().manual_seed(seed), train.shape
+    found = {"widths": torch.logspace(-2.5, 0.5, 25).tolist(), "copies": [], "train": [], "held_out": []}
+    for h in found["widths"]:
+        samples = train[torch.randint(n, (2000,), generator=generator)]
+        samples = samples + h * torch.randn(2000, d, generator=generator)
+        found["copies"].append(float(share_of_copies(samples[:, None, None], train[:, None, None])))
+        for name, points in (("train", train), ("held_out", held_out)):
+            terms = -torch.cdist(points, train).square() / (2 * h**2)
+            log_density = torch.logsumexp(terms, dim=1) - math.log(n) - d / 2 * math.log(2 * math.pi * h**2)
+            found[name].append(float(log_density.mean()))
+    k = max(range(25), key=lambda k: found["held_out"][k])
+    return found | {"best": found["widths"][k], "verdict": "copies" if found["copies"][k] > 0.5 else "new"}
+    ### END SOLUTION
 
 
 # %% tags=["check"]
-def l1_share(samples, train):
-    nearest, second = two_nearest(samples, train, p=1.0).T
-    return (3 * nearest < second).double().mean()
+checks.exercise("08.6", experiment)
 
-
-copy_cases = []
-for B, n, size in ((40, 12, 2.0), (30, 20, 0.3), (50, 9, 1.0)):
-    train = size * torch.randn(n, 1, 2, 3, generator=generator)
-    near = size * 0.6 * torch.rand(B, 1, 1, 1, generator=generator) * torch.randn(B, 1, 2, 3, generator=generator)
-    copy_cases.append((train[torch.randint(n, (B,), generator=generator)] + near, train))
-checks.compare("share_of_copies", share_of_copies, reference_share, copy_cases, mistakes)
+# %% [markdown]
+# *Your answer in words:*

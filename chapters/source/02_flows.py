@@ -13,20 +13,21 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 02 Flows
 #
-# Put a speck of dust at every point of the plane and let a wind blow for one unit of time. Each speck ends somewhere. The
-# map from where a speck starts to where it ends is a **flow**. If the specks start as noise and the wind is the right one,
-# they end as data.
+# Put a particle at every point of the plane and let a wind blow for one unit of time. Each particle ends somewhere. The
+# map from where a particle starts to where it ends is a **flow**. If the particles start as noise and the wind is the right
+# one, they end as data.
 #
-# This chapter follows the specks: how to compute their way, why it can be undone, what happens to areas and to densities,
-# and what it costs to learn the wind from data by maximum likelihood. That cost is the reason for flow matching.
+# This chapter follows the particles: how to compute their trajectories, why a flow can be undone, what happens to areas and
+# to densities, and what it costs to learn the wind from data by maximum likelihood. That cost is the reason for flow matching.
 
 # %% slideshow={"slide_type": "skip"}
 import math
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmcore import closed_form, data, likelihood, losses, networks, paths, solvers, sources
+from fmcore import closed_form, data, likelihood, losses, networks, paths, solvers, sources, training
 from fmcore.course import card, claims, plotting, predict, style, widgets
 from fmcore.course.claims import Claim, about, above, below, between, exactly
 
@@ -39,17 +40,19 @@ card.show(
     goals=[
         "follow a velocity field with a solver, and choose the solver and its steps",
         "say why a flow can be run backward, and when the computer's version cannot",
+        "turn an image into its noise and back, and move between two images in the noise",
         "test whether a velocity field carries a given density, with the continuity equation",
         "compute the density that a flow gives to a point, exactly and by Hutchinson's estimate",
         "say why training a flow by maximum likelihood is expensive",
     ],
-    before=["chapter 00", "derivatives of several variables", "autograd in PyTorch"],
+    before=["chapter 01: the continuity equation", "derivatives of several variables", "autograd in PyTorch"],
     exercises=[
-        "1. Heun's method and its order",
-        "2. the divergence of a velocity",
-        "3. density under an invertible map",
+        "1. a method that has lost an order",
+        "2. the divergence of a radial field",
+        "3. a density whose mass is not one",
         "4. a motion that leaves a Gaussian unchanged",
-        "5. Hutchinson's estimate and its spread",
+        "5. the spread of Hutchinson's estimate",
+        "6. does a high order survive a kink?",
     ],
 )
 
@@ -68,7 +71,7 @@ card.show(
 # $()$ or $(B,)$, and `v` has the shape of `x`.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Our first field, the *whirl*, is one that we can solve with a pencil. Write $Jx$ for $x$ turned by a quarter turn,
+# Our first field, the *whirl*, is one that we can solve by hand. Write $Jx$ for $x$ turned by a quarter turn,
 # $J(a, b) = (-b, a)$:
 #
 # $$
@@ -85,14 +88,14 @@ def quarter_turn(x):
 
 
 def whirl(x, t):
-    t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)  # () or (B,) becomes a column, one time a row
+    t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)  # () or (B,) becomes a column, one time per row
     square = x.square().sum(dim=1, keepdim=True)
     return 2 * (4 - square) / (4 + square) * x + 4 * t * quarter_turn(x)
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# In polar coordinates the two terms separate: $\dot r = 2 r (4 - r^2) / (4 + r^2)$ and $\dot\theta = 4t$, where the dot is
-# the derivative in $t$. The angle is $\theta_t = \theta_0 + 2 t^2$. For the radius put $q = 2/r - r/2$, which is 0 on the
+# In polar coordinates the two terms separate: $\dot r = 2 r (4 - r^2) / (4 + r^2)$ and $\dot\beta = 4t$ for the radius $r$ and
+# the angle $\beta$; the dot is the derivative in $t$. The angle is $\beta_t = \beta_0 + 2 t^2$. For the radius put $q = 2/r - r/2$, which is 0 on the
 # circle of radius 2. Then $\dot q = -(2/r^2 + 1/2)\, \dot r = -2 q$, so
 #
 # $$
@@ -116,8 +119,8 @@ def whirl_exact(x0, t):
 generator = torch.Generator().manual_seed(0)
 x0 = torch.randn(200, 2, generator=generator, dtype=torch.float64)
 
-h = 1e-5  # does the formula obey the ODE? a central difference in time, against the velocity
-derivative = (whirl_exact(x0, 0.6 + h) - whirl_exact(x0, 0.6 - h)) / (2 * h)
+eta = 1e-5  # does the formula obey the ODE? a central difference in time, against the velocity
+derivative = (whirl_exact(x0, 0.6 + eta) - whirl_exact(x0, 0.6 - eta)) / (2 * eta)
 formula_error = (derivative - whirl(whirl_exact(x0, 0.6), 0.6)).abs().max()
 assert formula_error < 1e-7
 
@@ -125,6 +128,7 @@ assert formula_error < 1e-7
 times = torch.linspace(0, 1, 101)
 flow = solvers.solve(whirl, x0, times=times, rtol=1e-9, atol=1e-9)
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 3, height=3.2)
 for t, ax in zip((0.0, 1.0), axes[:2], strict=True):
     plotting.field(whirl, t, limit=2.7, points=15, title=f"velocity at t = {t:.0f}", ax=ax)
@@ -133,12 +137,13 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
 # Left and middle: the velocity, longer arrows where it is faster (each panel has its own scale). Right: each line is a
-# trajectory, coloured by time, from its start (orange) to its end (indigo). A round cloud becomes a ring.
+# trajectory, coloured by time: orange at the start ($t = 0$), then pink, dark violet at the end ($t = 1$). A round cloud
+# becomes a ring.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Ten lines that solve an ODE
 #
-# Few fields can be solved with a pencil. **Euler's method** needs only values of $v$: keep the velocity fixed for a short
+# Few fields can be solved by hand. **Euler's method** needs only values of $v$: keep the velocity fixed for a short
 # time $h$, go straight, look again.
 #
 # $$
@@ -158,10 +163,11 @@ def euler(velocity, x0, steps):
 by_fmcore = solvers.solve(whirl, x0, method="euler", steps=50)
 euler_gap = (euler(whirl, x0, 50) - by_fmcore.x).abs().max()
 assert euler_gap < 1e-6
+print(f"50 Euler steps: NFE {by_fmcore.nfe}")
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# The same numbers. `solvers.solve` also counts the evaluations of the velocity, the **NFE** (number of function
-# evaluations), which is what a sample costs when the velocity is a large network: here `by_fmcore.nfe` is 50.
+# Both give the same numbers, up to rounding. `solvers.solve` also counts the evaluations of the velocity, the **NFE** (number
+# of function evaluations). When the velocity is a large network, NFE is what a sample costs.
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 predict.ask(
@@ -169,8 +175,8 @@ predict.ask(
     "the points end, compared with the exact flow?",
     ["too far inside", "at the right radius, but turned by a wrong angle", "too far outside"],
     answer=2,
-    because="A straight step along a circle leaves the circle on its outer side, at every step. Points far out are pulled "
-    "back, but with 8 steps not enough. Look at the dots in the next figure.",
+    because="A straight step along a circle leaves the circle on its outer side, at every step. The field pulls points that "
+    "are too far out back to the ring, but with 8 steps not enough. Look at the dots in the next figure.",
 )
 
 
@@ -180,6 +186,12 @@ def rms(difference):
     return float(difference.square().sum(dim=1).mean().sqrt())
 
 
+coarse = solvers.solve(whirl, x0, method="euler", steps=8)
+outward_drift = (coarse.x.norm(dim=1) - whirl_exact(x0, 1.0).norm(dim=1)).mean()
+print(f"8 Euler steps from 200 random points: mean radius too large by {outward_drift:.2f}")
+
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 def compare_with_exact(nfe, method):
     """A fixed-step method from 12 starts, with the exact trajectories behind it."""
     steps = nfe // {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}[method]
@@ -189,7 +201,7 @@ def compare_with_exact(nfe, method):
     figure, ax = plotting.canvas(width=5.0, height=5.0)
     exact = torch.stack([whirl_exact(starts, float(t)) for t in times])
     for line in exact.unbind(dim=1):
-        ax.plot(*line.T, color=style.MUTED, linewidth=3.5, alpha=0.45)
+        ax.plot(*line.T, color=style.EXACT, linewidth=1.0, linestyle="--")
     plotting.trajectories(found, limit=2.9, width=1.6, ends=False, ax=ax)
     marks = found.trajectory.reshape(-1, 2)
     ax.scatter(*marks.T, c=found.times.repeat_interleave(12), cmap=style.time_map(), s=16, zorder=3)
@@ -199,14 +211,9 @@ def compare_with_exact(nfe, method):
 
 compare_with_exact(8, "euler")
 
-# %% slideshow={"slide_type": "-"}
-coarse = solvers.solve(whirl, x0, method="euler", steps=8)
-outward_drift = (coarse.x.norm(dim=1) - whirl_exact(x0, 1.0).norm(dim=1)).mean()
-print(f"8 Euler steps from 200 random points: mean radius too large by {outward_drift:.2f}")
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# Grey: exact. Coloured: the solver, with a dot after each step. Move the sliders: how many evaluations does each method need
-# before you cannot see the difference?
+# %% [markdown] slideshow={"slide_type": "-"}
+# Dashed: exact. Coloured by time: the solver, with a dot after each step. Euler leaves the exact trajectories on the outer
+# side. Move the sliders below: how many evaluations does each method need before you cannot see the difference?
 
 # %% slideshow={"slide_type": "subslide"}
 widgets.explore(
@@ -226,8 +233,8 @@ widgets.explore(
 #
 # Euler keeps the first two terms and makes an error of about $\frac{h^2}{2} \|\ddot x_t\|$ in each step. There are $1/h$
 # steps, so the error at the end is proportional to $h$. A method whose step agrees with Taylor's formula up to the term
-# $h^p$ has an error of $h^{p+1}$ a step and $h^p$ at the end: it has **order** $p$, and half the step divides its error by
-# $2^p$.
+# $h^k$ has an error of about $h^{k+1}$ per step and $h^k$ at the end: it has **order** $k$, and half the step divides its
+# error by $2^k$.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # | Method | What it does in a step from $x$ | Evaluations per step | Order |
@@ -259,25 +266,35 @@ for method in ("euler", "midpoint", "heun", "rk4"):
     evaluations[method] = [solution.nfe for solution in found]
 
 orders = {method: -plotting.slope(steps, error) for method, error in errors.items()}
+print("measured orders:", ", ".join(f"{method} {order:.2f}" for method, order in orders.items()))
 plotting.error_against(steps, errors, ylabel="root mean square error at t = 1")
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# Midpoint and Heun lie on each other: they have the same order and cost, and on this field nearly the same constant. The
-# slopes are $-1, -2, -2, -4$ up to a few hundredths. If you write a solver, draw this figure: most mistakes show as a wrong slope.
+# On logarithmic axes each method falls along a straight line whose slope is minus its order. The curves of midpoint and Heun
+# nearly coincide: same order, same cost, and on this field nearly the same constant. If you write a solver, draw this figure:
+# most mistakes show as a wrong slope.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### What a given error costs
 #
-# RK4 pays four evaluations per step. Is that worth it? Take NFE as the axis, and add `dopri5`. It gets no number of steps
-# but **tolerances** `rtol` and `atol`: it estimates its error in each step, and makes the step shorter if the estimate is larger
-# than the tolerance. Steps that are rejected were paid for, and `nfe` counts them.
+# RK4 needs four evaluations per step. Is that worth it? Take NFE as the axis, and add `dopri5`. It is not given a number of
+# steps but **tolerances** `rtol` and `atol`: it estimates its error in each step, and repeats the step with a shorter one if the
+# estimate is larger than the tolerance. Rejected steps cost evaluations too, and `nfe` counts them.
 
 # %% slideshow={"slide_type": "-"}
 tolerances = [10.0**-k for k in range(2, 10)]
 adaptive = [solvers.solve(whirl, x0, rtol=tol, atol=tol) for tol in tolerances]
 adaptive_nfe = [solution.nfe for solution in adaptive]
 adaptive_error = [rms(solution.x - truth) for solution in adaptive]
+tighter_costs = adaptive_nfe[6] / adaptive_nfe[2]
+print(
+    f"dopri5 from tolerance 1e-4 to 1e-8: NFE {adaptive_nfe[2]} to {adaptive_nfe[6]}, a factor of {tighter_costs:.1f}"
+)
+print(
+    f"error at t = 1: {adaptive_error[2]:.0e} to {adaptive_error[6]:.0e};  10,000 to the power 1/5 is {10_000**0.2:.1f}"
+)
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 2, height=4.0)
 for i, (method, error) in enumerate([*errors.items(), ("dopri5", adaptive_error)]):
     nfe = evaluations.get(method, adaptive_nfe)
@@ -289,14 +306,13 @@ axes[1].set(xlabel="tolerance (rtol = atol)", ylabel="NFE", title="dopri5")
 axes[1].set_yticks([25, 50, 100, 200], ["25", "50", "100", "200"])
 axes[1].minorticks_off()
 axes[1].invert_xaxis()
-tighter_costs = adaptive_nfe[6] / adaptive_nfe[2]  # tolerance 1e-8 against 1e-4
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
 # The error estimate in a step of `dopri5` is of order $h^5$, so for small tolerances $\tau$ the step is proportional to
-# $\tau^{1/5}$ and NFE to $\tau^{-1/5}$. From $10^{-4}$ to $10^{-8}$ that is a factor of 6.3; the figure shows about 3.5, because
-# the steps are not small yet. Either way, accuracy is cheap here: ten thousand times for a few times the price. Note that the
-# tolerance is a limit for each step and not for the end, where the error may be larger.
+# $\tau^{1/5}$ and NFE to $\tau^{-1/5}$. From $10^{-4}$ to $10^{-8}$ that would be a factor of $10{,}000^{1/5}$. The measured
+# factor is smaller, because the steps are not small yet. Either way, accuracy is cheap here: a tolerance ten thousand times
+# smaller costs a few times as much. Note that the tolerance limits the error of each step and not the error at the end.
 
 
 # %% slideshow={"slide_type": "subslide"}
@@ -316,15 +332,18 @@ def cheapest(method, goal):
 
 
 needed = {goal: {method: cheapest(method, goal) for method in errors} for goal in (0.3, 0.01)}
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 2, height=2.4)
 for (goal, nfe), ax in zip(needed.items(), axes, strict=True):
     plotting.bars(nfe, digits=0, xlabel="NFE", title=f"for an error of {goal}", ax=ax)
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# There is no best solver, only a best one for an error. For a rough answer order 2 is as cheap as order 4; for a finer one the
-# higher order wins, and `dopri5` for the finest. Euler is never the cheapest here. But it can take a single step for a single
-# evaluation, and if trajectories were straight lines at constant speed, this one step would be exact: chapter 05.
+# Which solver is cheapest depends on the error that one accepts. For 0.3 order 2 needs as many evaluations as order 4; for 0.01
+# the higher order needs fewer, and in the figure before `dopri5` falls below RK4 for the smallest errors. Euler needs the most
+# for both goals. But a single Euler step costs a single evaluation, and if trajectories were straight lines at constant speed,
+# this one step would be exact: chapter 05.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3. A flow can be run backward
@@ -337,15 +356,16 @@ figure
 #   only one way back.
 # - **The flow map is invertible.** To undo it, solve the same ODE from $t = 1$ to $t = 0$.
 #
-# So every data point has its own noise, and nothing is lost on the way.
+# So every data point has its own noise sample, and nothing is lost on the way. (The condition matters: for the exact velocity
+# of a finite data set, $L$ grows without bound as $t \to 1$. Chapter 03 shows what happens then.)
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "We run the whirl forward with 50 Euler steps, then backward with 50 Euler steps. Are we back at the start?",
     ["yes: the flow is invertible", "no: Euler backward does not undo Euler forward"],
     answer=1,
-    because="The exact flow is invertible, but Euler's map is only near it. Forward, a step uses the velocity where it "
-    "starts; backward, the velocity at the other end. The gap shrinks with the step, as fast as the order says.",
+    because="The exact flow is invertible, but Euler's method only approximates it. Forward, a step uses the velocity where it "
+    "starts; backward, the velocity at the other end. The gap shrinks with the step, at the rate that the order gives.",
 )
 
 
@@ -362,14 +382,15 @@ for name, gap in returned.items():
     print(f"{name:25s} misses its start by {gap:.0e}")
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# The flow comes back as well as the solver is exact, and no better. An inversion with a few Euler steps is not an inversion.
+# We come back as exactly as the solver is exact. With 50 Euler steps the gap is more than half as large as the cloud, whose points
+# have the root mean square length $\sqrt 2$.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Never crossing, seen in one dimension
 #
-# In the figure of the whirl lines do cross: two points pass the same place at *different* times. With one dimension of space
-# we can draw time as a second axis, and then they may not. Here is a flow from a Gaussian to three narrow bumps. Its velocity
-# comes from `closed_form`; section 5 shows how to test such a velocity.
+# In the figure of the whirl, trajectories seem to cross: two points pass the same place at *different* times. With one
+# dimension of space we can draw time as a second axis, and then no two may cross. Here is a flow from a Gaussian to three narrow
+# bumps. Its velocity comes from `closed_form`; section 5 shows how to test such a velocity.
 
 # %% slideshow={"slide_type": "-"}
 bumps = torch.tensor([[-1.8], [0.2], [1.9]], dtype=torch.float64)
@@ -391,7 +412,7 @@ def crossings(trajectory):
     return float((gaps < 0).any(dim=0).double().mean())
 
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 2, height=4.0, sharey=True)
 panels = {"trajectories of a flow": line_flow.trajectory, "straight lines, paired at random": straight}
 for ax, (title, lines) in zip(axes, panels.items(), strict=True):
@@ -405,10 +426,115 @@ for title, lines in panels.items():
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# Colour is the rank at the start. Both pictures carry the same Gaussian to the same three bumps. On the left the order is kept
-# for ever; on the right half of all pairs cross. Where two lines cross, one place and time would need two velocities: **no
-# velocity field has these lines as its trajectories.** Keep the picture on the right in mind. Chapter 03 trains on such lines
-# and gets a flow like the one on the left.
+# Colour shows the rank at the start (here it is not time). Both pictures carry the same Gaussian to the same three bumps. On the
+# left the order is kept; on the right about half of all pairs cross. Where two lines cross, one place and time would need two
+# velocities: **no velocity field has these lines as its trajectories.** Remember the picture on the right: chapter 03 trains on
+# such lines and gets a flow like the one on the left.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### An inverse at work: between two digits
+#
+# What is an exact inverse good for? It turns an image into its own noise sample, and noise can be changed. Take two images $x_1$
+# and $y_1$, solve backward to $x_0 = \phi_1^{-1}(x_1)$ and $y_0 = \phi_1^{-1}(y_1)$, move from $x_0$ to $y_0$ in the noise, and
+# solve forward from each point in between. That gives a sequence of images from one to the other.
+#
+# We need a flow of images. Here is a small network, trained for a thousand steps by flow matching on handwritten digits of
+# $8 \times 8$ pixels, so $d = 64$. Chapter 03 explains the loss; here it is a function that we call.
+
+
+# %% slideshow={"slide_type": "-"}
+def flow_matching(model, x1, generator):
+    noise = torch.randn(x1.shape, generator=generator)
+    return losses.conditional_flow_matching(model, paths.rectified(), noise, x1, generator=generator)
+
+
+digits = data.digits()
+train_images, held_out = 3 * digits.scaled(digits.train), 3 * digits.scaled(digits.held_out)  # pixels from -3 to 3
+torch.manual_seed(0)
+config = training.TrainingConfig(steps=1000, batch=128, lr=1e-2, decay="cosine", ema=0.99)
+model = networks.MLP(64, width=192, depth=2)
+digit_flow = training.train(model, flow_matching, train_images, config, progress=False).ema
+
+# %% slideshow={"slide_type": "-"}
+to_noise = solvers.solve(digit_flow, held_out, t0=1.0, t1=0.0, rtol=1e-6, atol=1e-6)
+and_back = solvers.solve(digit_flow, to_noise.x, rtol=1e-6, atol=1e-6)
+inversion_gap = (and_back.x - held_out).abs().max() / 6  # as a share of the range of a pixel
+lengths = to_noise.x.flatten(1).norm(dim=1)
+print(f"{len(held_out)} held-out digits, to noise and back: largest error {inversion_gap:.0e} of a pixel's range")
+print(f"length of their noise samples: mean {lengths.mean():.1f}, standard deviation {lengths.std():.1f}")
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# **Straight or round?** A Gaussian sample in 64 dimensions has a length near $\sqrt{64} = 8$ (chapter 09 says why, and how near).
+# Two such samples are almost orthogonal, so halfway along the straight line between them the length is smaller by a factor of
+# about $\sqrt 2$. Hardly any noise sample is that short, so the network has hardly been trained there. **Spherical interpolation** turns
+# from one direction to the other and keeps the length: with $\omega$ the angle between $x_0$ and $y_0$, and $\lambda$ from 0 to 1,
+#
+# $$
+# z_\lambda = \frac{\sin((1 - \lambda)\, \omega)}{\sin \omega}\, x_0 + \frac{\sin(\lambda\, \omega)}{\sin \omega}\, y_0 .
+# $$
+
+
+# %% slideshow={"slide_type": "-"}
+def straight_line(a, b, share):
+    return (1 - share) * a + share * b
+
+
+def sphere(a, b, share):
+    omega = torch.acos(torch.cosine_similarity(a.flatten(1), b.flatten(1))).reshape(-1, 1, 1, 1)
+    return (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(omega)
+
+
+# %% slideshow={"slide_type": "subslide"}
+order = torch.randperm(296, generator=torch.Generator().manual_seed(3)).reshape(2, 148)
+first, second = order[:, digits.held_out_labels[order[0]] != digits.held_out_labels[order[1]]]  # pairs of two classes
+shares = torch.linspace(0, 1, 9)
+between_pixels = torch.stack([straight_line(held_out[first], held_out[second], share) for share in shares])
+between_noise = {
+    way: torch.stack([move(to_noise.x[first], to_noise.x[second], share) for share in shares])
+    for way, move in (("noise, sphere", sphere), ("noise, straight", straight_line))
+}
+ways = {"pixels": between_pixels}  # each (9, pairs, 1, 8, 8)
+for way, z in between_noise.items():
+    ways[way] = solvers.solve(digit_flow, z.flatten(0, 1)).x.reshape(z.shape)
+    print(f"{way}: mean length halfway {z[4].flatten(1).norm(dim=1).mean():.1f}")
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
+pictures = [ways[way][:, k] / 3 for k in (4, 9, 1) for way in ("pixels", "noise, sphere")]
+plotting.images(torch.cat(pictures), columns=9, rows=["pixels", "noise"] * 3)
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Three pairs of held-out digits, at the left and right ends. Rows "pixels": weighted averages of the two images, which show both
+# digits at once. Rows "noise": the flow from points on the sphere between their noise samples turns one digit into the other.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Is the difference more than an impression? We ask a classifier (logistic regression on the training digits) for its
+# **confidence**, the probability that it gives to its best guess, and measure the distance to the nearest training image.
+
+# %% slideshow={"slide_type": "subslide"}
+flat_train = train_images.flatten(1) / 3
+classifier = LogisticRegression(max_iter=200).fit(flat_train.numpy(), digits.train_labels.numpy())
+accuracy = classifier.score(held_out.flatten(1).numpy() / 3, digits.held_out_labels.numpy())
+confidence, nearest = {}, {}
+for way, between_images in ways.items():
+    flat = [images.flatten(1) / 3 for images in between_images]
+    confidence[way] = [float(classifier.predict_proba(images.numpy()).max(axis=1).mean()) for images in flat]
+    nearest[way] = [float(torch.cdist(images, flat_train).amin(dim=1).mean()) for images in flat]
+    sure, far = (f"{values[0]:.2f}, {values[4]:.2f}, {values[8]:.2f}" for values in (confidence[way], nearest[way]))
+    print(f"{way:15}  start, middle, end: confidence {sure}; distance to training images {far}")
+print(f"the classifier is right for {accuracy:.0%} of the held-out digits; mean over {len(first)} pairs")
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
+figure, axes = plotting.canvas(1, 2, height=3.4)
+looks = {"colors": dict(zip(ways, (style.EXACT, style.MODEL, style.PATH), strict=True)), "markers": True}
+plotting.curves(shares, confidence, xlabel="$\\lambda$", ylabel="confidence", ax=axes[0], **looks)
+plotting.curves(shares, nearest, xlabel="$\\lambda$", ylabel="distance to training images", ax=axes[1], **looks)
+axes[1].get_legend().remove()
+figure
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Halfway, the pixel average has a lower confidence and a larger distance to the training images than the flow's images. The straight
+# line in the noise is not worse than the sphere by these two numbers: the argument about lengths says where the network was
+# trained, not what it makes elsewhere. And a confident classifier does not prove that an image is good.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 4. How a flow stretches space
@@ -431,14 +557,14 @@ figure
 # The area is multiplied by $\exp \int_0^1 \operatorname{div} v(x_t, t)\, dt$ on the way.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# For the whirl, write $s = \|x\|^2 / 4$. Differentiate the first term, and note that the turning term has no divergence (a turn
-# moves area without changing it):
+# For the whirl, write $s = \|x\|^2 / 4$. Differentiate the first term, and note that the turning term has no divergence (a
+# rotation moves area without changing it):
 #
 # $$
 # \operatorname{div} v = 4\, \frac{1 - 2s - s^2}{(1 + s)^2} , \qquad \text{positive for } \|x\| < 2 \sqrt{\sqrt 2 - 1} \approx 1.29 .
 # $$
 #
-# No need to trust a pencil: autograd gives one row of the Jacobian with each backward pass. (`create_graph=True` keeps the result
+# Autograd checks the calculation: each backward pass gives one row of the Jacobian. (`create_graph=True` keeps the result
 # differentiable, which section 9 will need.)
 
 
@@ -451,21 +577,21 @@ def divergence(velocity, x, t):
 
 
 s = x0.square().sum(dim=1) / 4
-by_pencil = 4 * (1 - 2 * s - s**2) / (1 + s) ** 2
+by_formula = 4 * (1 - 2 * s - s**2) / (1 + s) ** 2
 _, by_autograd = divergence(whirl, x0.clone().requires_grad_(), 0.6)
-assert torch.allclose(by_pencil, by_autograd)
+assert torch.allclose(by_formula, by_autograd)
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 predict.ask(
     "Three small squares ride on the whirl. They start at distance 0.5, 1.9 and 2.5 from the origin. Which of them grow?",
     [
-        "only the first",
-        "the first two: both are inside the circle of radius 2",
+        "only the one at 0.5",
+        "those at 0.5 and at 1.9: both start inside the circle of radius 2",
         "all three: they are drawn out along the ring",
     ],
     answer=0,
-    because="The divergence is positive only inside distance 1.29. The second square moves outward and still shrinks: it is "
-    "squeezed between those behind it and the ring.",
+    because="The divergence is positive only inside distance 1.29. The square at 1.9 moves outward and still shrinks: points "
+    "nearer to the ring are slower, so what follows from behind catches up.",
 )
 
 # %% slideshow={"slide_type": "fragment"}
@@ -492,7 +618,7 @@ for measured, predicted in zip(grown, from_divergence, strict=True):
 volume_gap = (grown / from_divergence - 1).abs().max()
 
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 def outline(centre, side, points=12):
     """Points along the four edges of a square."""
     along = torch.linspace(-0.5, 0.5, points + 1, dtype=torch.float64)[:-1]
@@ -515,25 +641,23 @@ for place, factor in zip(((-2.1, 1.75), (0.85, 2.15), (0.9, -2.2)), grown, stric
 ax.set_title("three squares, t = 0, 0.2, ..., 1")
 figure
 
+# %% [markdown] slideshow={"slide_type": "-"}
+# The square that starts near the origin grows; the other two are squeezed towards the ring. Each carried area agrees with the
+# exponential of the integrated divergence.
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 5. The continuity equation
 #
-# Now fill the plane with specks, with a density $p_0(x)$, and let them flow. What is their density $p_t(x)$ at a later time?
-# Specks are neither made nor lost. In one dimension, the mass between $a$ and $b$ changes only by what flows in at $a$ and
-# out at $b$:
-#
-# $$
-# \frac{d}{dt} \int_a^b p_t(x)\, dx = p_t(a)\, v(a, t) - p_t(b)\, v(b, t) .
-# $$
-#
-# Take the derivative in $b$, and do the same along each axis of $\mathbb{R}^d$. The result is the **continuity equation**:
+# Fill the plane with particles of density $p_0(x)$ and let them flow; $p_t$ is their density at time $t$. Particles are neither
+# created nor lost on the way. As an equation this is the **continuity equation**, which chapter 01 derives:
 #
 # $$
 # \frac{\partial p_t}{\partial t} + \operatorname{div}(p_t\, v) = 0 .
 # $$
 #
-# For smooth $p$ and $v$ it says everything about which velocities belong to which densities: $v$ carries $p_0$ into $p_t$ for
-# every $t$ exactly when it holds.
+# The product $p_t v$ is the **flux**: how much mass passes a place per unit of time, and in which direction. For smooth $p$ and
+# $v$ the equation decides which velocities belong to which densities: $v$ carries $p_0$ into $p_t$ for every $t$ exactly when it
+# holds. So it is a test, and here we use it as one.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### A density to test it on
@@ -565,8 +689,8 @@ def density(x, t):
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# And the velocity? `closed_form.EmpiricalVelocity` is a candidate. It gives each of the 48 Gaussians its own velocity, the one
-# that moves and shrinks it, and averages these 48 with weights: the probability that a speck at $x$ belongs to Gaussian $i$.
+# And the velocity? `closed_form.EmpiricalVelocity` is a candidate. It gives each of the 48 Gaussians the velocity that moves and
+# shrinks it, and averages the 48 velocities, each weighted by the probability that a particle at $x$ belongs to its Gaussian.
 # Chapter 03 derives it. Here we only ask whether it passes the test.
 
 # %% slideshow={"slide_type": "-"}
@@ -574,6 +698,7 @@ right = closed_form.EmpiricalVelocity(points, path)
 noise = torch.randn(600, 2, generator=generator, dtype=torch.float64)
 moons_flow = solvers.solve(right, noise, times=times)
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 5, height=2.0)
 for t, ax in zip((0.0, 0.25, 0.5, 0.75, 1.0), axes, strict=True):
     plotting.density(lambda x, t=t: log_density(x.double(), t), limit=3.2, points=81, title=f"t = {t:g}", ax=ax)
@@ -581,37 +706,37 @@ for t, ax in zip((0.0, 0.25, 0.5, 0.75, 1.0), axes, strict=True):
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# Shades: the formula for $p_t$. Dots: samples of $p_0$ that `solve` carried with the velocity. They stay on the shades. That is a
-# good sign, but no test: the eye forgives much. The continuity equation does not.
+# Shades: the formula for $p_t$. Dots: samples of $p_0$ that `solve` carried with the velocity. They seem to follow the shades.
+# That is a good sign, but the eye does not measure. The continuity equation does.
 
 
 # %% slideshow={"slide_type": "subslide"}
-def continuity(density, velocity, x, t, h=1e-3):
-    """dp/dt and div(p v) at points x, by central differences with distance h."""
-    change = (density(x, t + h) - density(x, t - h)) / (2 * h)
+def continuity(density, velocity, x, t, eta=1e-3):
+    """dp/dt and div(p v) at points x, by central differences with distance eta."""
+    change = (density(x, t + eta) - density(x, t - eta)) / (2 * eta)
     outflow = torch.zeros_like(change)
     for i in range(x.shape[1]):
         shift = torch.zeros(x.shape[1], dtype=x.dtype)
-        shift[i] = h
+        shift[i] = eta
         ahead, behind = x + shift, x - shift
-        outflow += density(ahead, t) * velocity(ahead, t)[:, i] / (2 * h)
-        outflow -= density(behind, t) * velocity(behind, t)[:, i] / (2 * h)
+        outflow += density(ahead, t) * velocity(ahead, t)[:, i] / (2 * eta)
+        outflow -= density(behind, t) * velocity(behind, t)[:, i] / (2 * eta)
     return change, outflow
 
 
-def residual(velocity, t=0.6, h=1e-3):
+def residual(velocity, t=0.6, eta=1e-3):
     """Largest |dp/dt + div(p v)| on a grid, as a share of the largest |dp/dt|."""
-    change, outflow = continuity(density, velocity, plotting.grid(3.2, 61).double(), t, h)
+    change, outflow = continuity(density, velocity, plotting.grid(3.2, 61).double(), t, eta)
     return float((change + outflow).abs().max() / change.abs().max())
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# To see that the test can fail, we need a wrong field. A tempting one: the same 48 velocities, averaged with *equal* weights.
+# To see that the test can fail, we need a wrong field: the same 48 velocities, averaged with *equal* weights.
 
 
 # %% slideshow={"slide_type": "-"}
 def equal_weights(x, t):
-    """The plain average of the 48 velocities. Each is linear in its c_i: the average is that of the mean."""
+    """The plain average of the 48 velocities. Each is affine in its c_i, so the average is the velocity for their mean."""
     return path.velocity(x, points.mean(dim=0).expand(len(x), 2), t)
 
 
@@ -619,13 +744,17 @@ def equal_weights(x, t):
 predict.ask(
     "Each of the 48 velocities carries its own Gaussian correctly. Does their plain average carry the average of the "
     "Gaussians?",
-    ["yes: the continuity equation is linear", "no"],
+    ["yes: the continuity equation is linear", "no: the average must be weighted"],
     answer=1,
     because="The equation is linear in the product p v, not in v. Adding the 48 equations gives the flux, the sum of "
     "p_i v_i, and the velocity is this sum divided by the sum of the p_i: an average with weights p_i.",
 )
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "-"}
+right_residual, wrong_residual = residual(right), residual(equal_weights)
+print(f"largest residual over largest |dp/dt|: right {right_residual:.0e}, equal weights {wrong_residual:.1f}")
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 grid = plotting.grid(3.2, 101).double()
 look = {"origin": "lower", "cmap": "PuOr", "vmin": -0.6, "vmax": 0.6, "interpolation": "bilinear"}
 figure, axes = plotting.canvas(2, 3, height=5.7)
@@ -636,45 +765,49 @@ for row, (name, velocity) in zip(axes, {"right": right, "equal weights": equal_w
         shown = ax.imshow(values.reshape(101, 101), **look)
         style.blank(ax).set_title(title)
 figure.colorbar(shown, ax=axes, shrink=0.5, label="density per unit of time")
-right_residual, wrong_residual = residual(right), residual(equal_weights)
-print("largest residual as a share of the largest |dp/dt|:")
-print(f"right {right_residual:.0e}, equal weights {wrong_residual:.1f}")
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# Is the upper residual zero, or only small? A central difference with distance $h$ has an error of order $h^2$. If that is all
-# there is, then the residual must fall with slope 2 when $h$ does; a residual of the field itself would stay where it is.
+# Violet: the density grows. Orange: it falls. In the upper row both sides of the equation agree and nothing is left; with equal
+# weights too much mass is moved to the middle.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Is the upper residual zero, or only small? A central difference over a distance $\eta$ has an error of order $\eta^2$. If that is
+# the whole residual, it falls with slope 2 as $\eta$ becomes small; a residual of the field itself would not change.
 
 # %% slideshow={"slide_type": "fragment"}
 distances = [3e-2, 1e-2, 3e-3, 1e-3]
 curves = {
-    "right": [residual(right, h=h) for h in distances],
-    "equal weights": [residual(equal_weights, h=h) for h in distances],
+    "right": [residual(right, eta=eta) for eta in distances],
+    "equal weights": [residual(equal_weights, eta=eta) for eta in distances],
 }
 residual_slope = plotting.slope(distances, curves["right"])
 colors = {"right": style.EXACT, "equal weights": style.BAD}
-labels = {"xlabel": "distance h", "ylabel": "relative residual"}
+labels = {"xlabel": "distance $\\eta$", "ylabel": "relative residual"}
 print(f"slope of the right field's residual: {residual_slope:.2f}")
 plotting.curves(distances, curves, log="xy", markers=True, colors=colors, **labels)
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# The residual of the right field falls with slope 2, so it comes from the differences alone. That of the equal weights stays.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6. The density that a flow gives to a point
 #
 # In the continuity equation, expand $\operatorname{div}(p_t v) = v \cdot \nabla p_t + p_t \operatorname{div} v$ and divide by
-# $p_t$. On the left is then the change of $\log p_t$ *for a speck that moves along*:
+# $p_t$. This gives the change of $\log p_t$ *along a trajectory*, for a particle that moves with the flow:
 #
 # $$
 # \frac{d}{dt} \log p_t(x_t) = \frac{\partial \log p_t}{\partial t} + v \cdot \nabla \log p_t = - \operatorname{div} v(x_t, t) .
 # $$
 #
-# Section 4 again: where a small square grows, its specks thin out, and density times area stays the same. To get the
-# density at a data point $x_1$, run the flow back to $x_0 = \phi_1^{-1}(x_1)$ and add up the divergence on the way:
+# It agrees with section 4: where a small square grows, its particles thin out, and density times area stays the same. To get
+# the density at a data point $x_1$, solve backward to $x_0 = \phi_1^{-1}(x_1)$ and add up the divergence on the way:
 #
 # $$
 # \log p_1(x_1) = \log p_0(x_0) - \int_0^1 \operatorname{div} v(x_t, t)\, dt .
 # $$
 #
-# This is the **change of variables** for flows. It needs the velocity, not the densities in between.
+# This is the **change of variables** for flows (Chen et al. 2018). It needs the velocity, not the densities in between.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # By hand: midpoint steps backward in time, with the divergence of section 4 at the middle of each step.
@@ -719,15 +852,20 @@ moons_gap = (found.log_prob - log_density(x1, 1.0)).abs().max()
 print(f"largest error of log p_1: Gaussian {gaussian_gap:.0e}, two moons {moons_gap:.0e} nats")
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# The flow knows its density everywhere, to any precision one pays for. So we can draw it: no samples, no histogram. A density
-# must have mass 1, and that is a test too.
+# A flow gives its density at every point, as exactly as we solve. So we can draw it without samples or a histogram. A density
+# must have mass 1, which is one more test.
 
 # %% slideshow={"slide_type": "subslide"}
 side = 81
 grid = plotting.grid(3.2, side).double()
 cell_area = (6.4 / (side - 1)) ** 2
+by_flow = likelihood.log_likelihood(right, grid, source).log_prob.exp()
+by_formula = density(grid, 1.0)
+mass = float(by_flow.sum() * cell_area)
+print(f"mass of the flow's density on the grid: {mass:.4f}")
 
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 def picture(values, title, ax, low=0.0, high=0.5, colors=None):
     """Values on the grid as an image."""
     look = {"origin": "lower", "cmap": colors or style.density_map(), "interpolation": "bilinear"}
@@ -735,27 +873,31 @@ def picture(values, title, ax, low=0.0, high=0.5, colors=None):
     style.blank(ax).set_title(title)
 
 
-by_flow = likelihood.log_likelihood(right, grid, source).log_prob.exp()
-by_formula = density(grid, 1.0)
-mass = float(by_flow.sum() * cell_area)
-
 figure, axes = plotting.canvas(1, 3, height=3.2)
 picture(by_flow, "from the flow", axes[0])
 picture(by_formula, "from the formula", axes[1])
 picture(1e5 * (by_flow - by_formula), "difference x 100,000", axes[2], low=-0.5, colors="PuOr")
-print(f"mass of the flow's density on the grid: {mass:.4f}")
 figure
 
+# %% [markdown] slideshow={"slide_type": "-"}
+# The density from the flow and the formula look the same; their difference becomes visible only when it is enlarged 100,000 times.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Density times area
 #
-# One picture for sections 4 to 6: a patch of specks on its way, over the density. Move the time.
+# Sections 4 to 6 say together: density times area stays the same along the flow. We carry patches of particles and measure both.
 
 # %% slideshow={"slide_type": "-"}
 PATCHES = {"left": (-0.9, 0.3), "middle": (0.1, 0.1), "far out": (1.4, -1.5)}
+patches = torch.tensor(list(PATCHES.values()), dtype=torch.float64)
+ride = torch.cat([patches, (patches[:, None] + 0.005 * corners).reshape(-1, 2)])
+arrived = solvers.solve(right, ride, rtol=1e-9, atol=1e-9).x
+growth = shoelace(arrived[3:].reshape(3, 4, 2)) / shoelace(ride[3:].reshape(3, 4, 2))
+conservation_gap = (growth * density(arrived[:3], 1.0) / density(patches, 0.0) - 1).abs().max()
+print(f"three patches, t = 1: density times area is the same as at t = 0, up to a factor of 1 ± {conservation_gap:.0e}")
 
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 def follow_patch(t, start):
     """A patch carried to time t; density and area at its centre as multiples of their values at t = 0."""
     centre = torch.tensor([PATCHES[start]], dtype=torch.float64)
@@ -775,6 +917,9 @@ def follow_patch(t, start):
 
 follow_patch(0.85, "left")
 
+# %% [markdown] slideshow={"slide_type": "-"}
+# The patch shrinks, the density on it grows, and their product stays at 1. Move the time below.
+
 # %% slideshow={"slide_type": "subslide"}
 widgets.explore(
     follow_patch,
@@ -782,19 +927,12 @@ widgets.explore(
     start=widgets.choice(list(PATCHES)),
 )
 
-# %% slideshow={"slide_type": "-"}
-patches = torch.tensor(list(PATCHES.values()), dtype=torch.float64)
-ride = torch.cat([patches, (patches[:, None] + 0.005 * corners).reshape(-1, 2)])
-arrived = solvers.solve(right, ride, rtol=1e-9, atol=1e-9).x
-growth = shoelace(arrived[3:].reshape(3, 4, 2)) / shoelace(ride[3:].reshape(3, 4, 2))
-conservation_gap = (growth * density(arrived[:3], 1.0) / density(patches, 0.0) - 1).abs().max()
-print(f"three patches, t = 1: the product is 1 up to {conservation_gap:.0e}")
-
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 7. The divergence in many dimensions
 #
-# The exact divergence needs one backward pass for each dimension: 2 for the plane, 64 for an image of 8 x 8 pixels, 3,072 for
-# a small colour image, and all of them at every evaluation of the velocity. **Hutchinson's estimate** needs one. Draw a probe
+# The exact divergence needs one backward pass for each dimension: 2 for the plane, 64 for an image of $8 \times 8$ pixels,
+# $3 \times 32 \times 32$ for a small colour image, and that at every evaluation of the velocity. **Hutchinson's estimate**
+# (Hutchinson 1989; for flows, Grathwohl et al. 2019) needs one backward pass in any dimension. Draw a probe
 # $\varepsilon \in \mathbb{R}^d$ whose entries are independent signs $\pm 1$, so $\mathbb{E}[\varepsilon_i \varepsilon_j]$
 # is 1 for $i = j$ and 0 otherwise. For any matrix $A$,
 #
@@ -802,8 +940,8 @@ print(f"three patches, t = 1: the product is 1 up to {conservation_gap:.0e}")
 # \mathbb{E}\big[ \varepsilon^{\top} A\, \varepsilon \big] = \sum_{i, j} A_{ij}\, \mathbb{E}[\varepsilon_i \varepsilon_j] = \sum_i A_{ii} = \operatorname{tr} A .
 # $$
 #
-# With $A = \partial v / \partial x$, the product $\varepsilon^{\top} A$ is one backward pass. The estimate is unbiased: right
-# on average. How far off is a single one? Its variance is
+# With $A = \partial v / \partial x$, the product $\varepsilon^{\top} A$ takes one backward pass. The estimate is unbiased: right
+# on average. How far off is a single estimate? Its variance is
 #
 # $$
 # \operatorname{Var}\big[ \varepsilon^{\top} A\, \varepsilon \big] = 2 \sum_{i \ne j} S_{ij}^2, \qquad S = \tfrac12 (A + A^{\top}),
@@ -812,17 +950,17 @@ print(f"three patches, t = 1: the product is 1 up to {conservation_gap:.0e}")
 # and the average of $K$ probes has $1/K$ of it.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# We try it on real data: handwritten digits, $d = 64$. The velocity is again the exact one, now for a Gaussian of width 0.3
-# around each of 500 images, and we look at one noisy image halfway.
+# We try it on the digits, $d = 64$. The velocity is again the exact one, now for a Gaussian of width 0.3 around each of 500
+# images, and we look at one noisy image at $t = 0.5$.
 
 # %% slideshow={"slide_type": "-"}
-digits = data.digits()
 images = digits.scaled(digits.train).flatten(1).double()  # (1500, 64) in (-1, 1)
 digit_path = paths.ot(sigma_min=0.3)
 digit_velocity = closed_form.EmpiricalVelocity(images[:500], digit_path)
 half = torch.tensor(0.5)
 x_half = digit_path.interpolate(torch.randn(1, 64, generator=generator, dtype=torch.float64), images[600:601], half)
 
+# %% slideshow={"slide_type": "-"}
 unit_vectors = torch.eye(64, dtype=torch.float64)
 _, exact_trace = likelihood.velocity_and_divergence(digit_velocity, x_half, half, unit_vectors)
 signs = torch.randint(0, 2, (1, 8192, 64), generator=generator).double() * 2 - 1
@@ -839,7 +977,7 @@ predict.ask(
     ["10", "as many as dimensions, 64", "100"],
     answer=2,
     because="The variance of an average of K probes is 1/K of that of one, so the spread falls as one over the square root of "
-    "K: ten times closer costs a hundred probes. That is more than 64, which give the exact value.",
+    "K: ten times closer costs a hundred probes. The exact value takes 64 backward passes, which is less.",
 )
 
 # %% slideshow={"slide_type": "subslide"}
@@ -848,10 +986,12 @@ averages = {k: estimates.reshape(-1, k).mean(dim=1) for k in probes}
 spread = [float(averages[k].std()) for k in probes]
 probe_slope = plotting.slope(probes, spread)
 bias_in_standard_errors = float((estimates.mean() - exact_trace).abs() / (estimates.std() / math.sqrt(len(estimates))))
+print(f"exact {float(exact_trace):.1f}, mean of 8192 estimates {estimates.mean():.1f}, spread of one {spread[0]:.1f}")
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 2, height=3.8)
 shown = {"1 probe": averages[1], "16 probes": averages[16]}
-colors = {"1 probe": style.MUTED, "16 probes": style.MODEL}
+colors = {"1 probe": style.MODEL, "16 probes": style.DATA}
 plotting.histogram(shown, bins=60, colors=colors, xlabel="estimate of the divergence", ax=axes[0])
 axes[0].axvline(float(exact_trace), color=style.EXACT, linestyle="--", label="exact")
 axes[0].legend()
@@ -860,12 +1000,14 @@ theory = [float(expected_spread) / math.sqrt(k) for k in probes]
 axes[1].plot(probes, theory, color=style.EXACT, linestyle="--", label="from the formula")
 axes[1].set_yticks([2, 5, 10], ["2", "5", "10"])
 axes[1].legend()
-print(f"exact {float(exact_trace):.1f}, mean of 8192 estimates {estimates.mean():.1f}, spread of one {spread[0]:.1f}")
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
+# The estimates are centred on the exact trace, and their spread falls like $1/\sqrt K$, as the formula says.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # In `log_likelihood(..., divergence="hutchinson", probes=K)` the probes are drawn once and kept for the whole solve, so that
-# the solver sees one smooth function of time. The result is a random number around the right one. How far around?
+# the solver sees one smooth function of time. The result is a random number around the right one. How large is its spread?
 
 # %% slideshow={"slide_type": "fragment"}
 image = images[600:601]
@@ -878,11 +1020,13 @@ repeated = likelihood.log_likelihood(
 hutchinson_error = repeated.log_prob - exact_log_prob
 hutchinson_bias = float(hutchinson_error.mean().abs() / (hutchinson_error.std() / math.sqrt(400)))
 print(f"log p_1 of one digit: exact {exact_log_prob:.1f} nats")
+error_of_average = hutchinson_error.std() / math.sqrt(400)
 print(f"one probe, 400 times: mean {repeated.log_prob.mean():.1f}, spread {hutchinson_error.std():.1f} nats")
+print(f"so an average over 400 independent probes has a standard error of {error_of_average:.1f} nats")
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# A single estimate for a single image is poor; an average over many images is good, because their probes are independent.
-# This is how chapter 06 and the papers report likelihoods of images.
+# One probe for one image is uncertain by the spread. An average over a whole test set is much less so, because each image has its
+# own probe. This is how chapter 06 and the papers report likelihoods of images.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 8. Many velocities, one sequence of densities
@@ -896,20 +1040,19 @@ print(f"one probe, 400 times: mean {repeated.log_prob.mean():.1f}, spread {hutch
 #
 # There are many such $w$. Take $w = J\, \nabla \log p_t$, the score turned by a quarter turn. Then $p_t w = J \nabla p_t =
 # (-\partial_2 p_t,\; \partial_1 p_t)$, and its divergence is $-\partial_1 \partial_2 p_t + \partial_2 \partial_1 p_t = 0$. It
-# moves specks along the level lines of the density, where there are equally many before and behind. For a Gaussian with
-# covariance $\sigma^2 I$ it is a rotation.
+# moves particles along the level lines of the density. For a Gaussian with covariance $\sigma^2 I$ it is a rotation.
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "We add this field to the velocity of the two moons, at every time. What changes?",
     [
-        "the trajectories and the densities on the way, but not the density at t = 1",
+        "the trajectories and the densities for 0 < t < 1, but not the density at t = 1",
         "every trajectory, but no density at any time",
         "nothing: the fields are equal",
     ],
     answer=1,
-    because="The continuity equation holds at every time with the same p_t, so all marginals are the same. Each single speck "
-    "goes another way and ends elsewhere; only the crowd looks the same.",
+    because="The continuity equation holds at every time with the same p_t, so the density at each time is the same. A single "
+    "particle takes another trajectory and ends elsewhere.",
 )
 
 
@@ -921,6 +1064,9 @@ def swirling(x, t):
 
 
 swirl_residual = residual(swirling)
+print(f"continuity residual with the swirl: {swirl_residual:.0e}")
+
+# %% slideshow={"slide_type": "-"}
 swirl_flow = solvers.solve(swirling, noise, times=times)
 plain_flow = solvers.solve(right, noise, times=times)
 endpoint_distance = (swirl_flow.x - plain_flow.x).norm(dim=1).mean()
@@ -928,11 +1074,10 @@ endpoint_distance = (swirl_flow.x - plain_flow.x).norm(dim=1).mean()
 with_swirl = likelihood.log_likelihood(swirling, x1, source, rtol=1e-7, atol=1e-7).log_prob
 without = likelihood.log_likelihood(right, x1, source, rtol=1e-7, atol=1e-7).log_prob
 swirl_density_gap = (with_swirl - without).abs().max()
-print(f"continuity residual with the swirl: {swirl_residual:.0e}")
 print(f"log p_1 at 300 points: largest difference {swirl_density_gap:.0e}")
 print(f"ends of the same 600 starts: mean distance {endpoint_distance:.2f}")
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 4, height=2.4)
 behind = {"limit": 3.2, "points": 81}
 for flow, name, (left, middle) in ((plain_flow, "v", axes[:2]), (swirl_flow, "v + w", axes[2:])):
@@ -942,20 +1087,21 @@ for flow, name, (left, middle) in ((plain_flow, "v", axes[:2]), (swirl_flow, "v 
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# So "learn *the* velocity of the data" is not a task yet: there are infinitely many, even for one sequence $p_t$, and there
-# are many sequences between noise and data. Somebody has to choose. Maximum likelihood, next, asks only for the right $p_1$ and
-# leaves the rest to the network and its first weights. Flow matching chooses a path first.
+# The trajectories differ, the ends have the same density. So "learn *the* velocity of the data" is not yet a well-posed task:
+# infinitely many velocities belong to one sequence $p_t$, and there are many sequences between noise and data. Maximum
+# likelihood, next, asks only for the right $p_1$ and leaves the rest to the network and its initial weights. Flow matching
+# chooses the sequence $p_t$ first.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9. What it costs to learn a flow by maximum likelihood
 #
 # Let $v_\theta$ be a network with weights $\theta$. The flow gives every data point a density, so train by maximum
 # likelihood: minimize the **negative log-likelihood** (NLL) $-\mathbb{E}[\log p_1(x_1)]$. Nothing is wrong with this
-# objective; it was how continuous flows were trained at first (Chen et al. 2018). But look at what one update has to do:
-# solve the ODE backward, with the divergence at each step, and then differentiate through all of it.
+# objective; continuous flows were first trained with it (Chen et al. 2018, Grathwohl et al. 2019). But look at what one update
+# has to do: solve the ODE backward, with the divergence at each step, and then differentiate through the whole solve.
 #
-# Flow matching regresses $v_\theta$ on a known target at *one* random time. There is no solve. How the target is found, and
-# why this works, is chapter 03; here we call it as a function and compare the bills.
+# Flow matching (Lipman et al. 2023) regresses $v_\theta$ on a known target at *one* random time. There is no solve. How the
+# target is found, and why this works, is chapter 03; here we call the function `flow_matching` of section 3 and compare costs.
 
 
 # %% slideshow={"slide_type": "-"}
@@ -969,19 +1115,14 @@ def maximum_likelihood(model, x1, generator):
     return -log_prob(model, x1, steps=8).mean()
 
 
-def flow_matching(model, x1, generator):
-    noise = torch.randn(x1.shape, generator=generator)
-    return losses.conditional_flow_matching(model, paths.rectified(), noise, x1, generator=generator)
-
-
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
     "log_prob with 8 midpoint steps, then one update. How many evaluations of the network for each update, and how many "
     "for flow matching?",
     ["8 and 1", "16 and 1", "16 and 8"],
     answer=1,
-    because="Midpoint evaluates twice a step. And that is not all: each divergence adds a backward pass for each dimension, and "
-    "the gradient of the loss goes back through all of them.",
+    because="Midpoint evaluates the network twice per step, flow matching once per update. On top of that, each divergence adds "
+    "a backward pass for each dimension, and the gradient of the loss goes back through all of them.",
 )
 
 
@@ -1003,157 +1144,182 @@ price = likelihood_flops / matching_flops
 print("one update                evaluations   million operations")
 print(f"maximum likelihood {likelihood_calls:18d} {likelihood_flops / 1e6:20.0f}")
 print(f"flow matching      {matching_calls:18d} {matching_flops / 1e6:20.0f}")
+print(f"one update by maximum likelihood costs as much as {price:.1f} by flow matching")
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# An update by maximum likelihood costs as much as 32 by flow matching, and 8 midpoint steps are few. A solve to a tolerance
-# of $10^{-5}$ takes more: sampling from a model trained on CIFAR-10 took 142 evaluations (Lipman et al. 2023, Table 1).
-# Memory grows alike: all evaluations are kept for the backward pass.
-#
-# What does each buy? We train the same network twice, with the same number of operations.
+# And 8 midpoint steps are few. A solve to a tolerance of $10^{-5}$ takes more: sampling from a model trained on CIFAR-10 took 142
+# evaluations (Lipman et al. 2023, Table 1). Memory grows in the same way, since the backward pass keeps all evaluations.
+# (The adjoint method of Chen et al. avoids that, with a second solve.)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# What does each objective achieve for the same cost? We train the same network twice, with about the same number of operations.
 
 # %% slideshow={"slide_type": "-"}
-held_out = draw_moons(1000, torch.Generator().manual_seed(7))
-best_nll = -float(log_density(held_out.double(), 1.0).mean())  # nobody can do better than the true density
+fresh = draw_moons(1000, torch.Generator().manual_seed(7))
+best_nll = -float(log_density(fresh.double(), 1.0).mean())  # on average no model does better than the true density
 
 
-def train(loss, updates, every, lr=3e-2):
-    """Train an MLP; returns it with the updates made and the held-out NLL then, in nats."""
+def train(loss, measured, lr=3e-2):
+    """Train an MLP; returns it with the held-out NLL, in nats, after each of the numbers of updates in `measured`."""
     torch.manual_seed(0)
     model, generator = networks.MLP(2), torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    made, nll = [], []
-    for update in range(1, updates + 1):
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, measured[-1])
+    nll = []
+    for update in range(1, measured[-1] + 1):
         value = loss(model, draw_moons(256, generator), generator)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         decay.step()
-        if update % every == 0:
-            made.append(update)
-            nll.append(-float(likelihood.log_likelihood(model, held_out, source).log_prob.mean()))
-    return model, torch.tensor(made), nll
+        if update in measured:
+            nll.append(-float(likelihood.log_likelihood(model, fresh, source).log_prob.mean()))
+    return model, nll
 
 
 # %% slideshow={"slide_type": "subslide"}
-by_likelihood, likelihood_updates, likelihood_nll = train(maximum_likelihood, 50, every=5)
-by_matching, matching_updates, matching_nll = train(flow_matching, 1600, every=50)
+likelihood_updates, matching_updates = [5, 10, 20, 30, 40, 50], [50, 100, 200, 400, 800, 1200, 1600]
+by_likelihood, likelihood_nll = train(maximum_likelihood, likelihood_updates)
+by_matching, matching_nll = train(flow_matching, matching_updates)
+print(f"NLL after 50 updates: maximum likelihood {likelihood_nll[-1]:.2f}, flow matching {matching_nll[0]:.2f} nats")
+print(f"at equal operations:  maximum likelihood {likelihood_nll[-1]:.2f}, flow matching {matching_nll[-1]:.2f} nats")
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 2, height=3.9, sharey=True)
-for updates, nll, flops, name, color in (
-    (likelihood_updates, likelihood_nll, likelihood_flops, "maximum likelihood", style.PATH),
-    (matching_updates, matching_nll, matching_flops, "flow matching", style.MODEL),
+for updates, nll, flops, name, look in (
+    (likelihood_updates, likelihood_nll, likelihood_flops, "maximum likelihood", {"color": style.PATH, "marker": "s"}),
+    (matching_updates, matching_nll, matching_flops, "flow matching", {"color": style.MODEL, "marker": "o"}),
 ):
-    axes[0].plot(updates, nll, color=color, label=name)
-    axes[1].plot(updates * flops / 1e9, nll, color=color, label=name)
+    axes[0].plot(updates, nll, label=name, **look)
+    axes[1].plot(torch.tensor(updates) * flops / 1e9, nll, label=name, **look)
 for ax, xlabel in zip(axes, ("updates", "billion floating-point operations"), strict=True):
     ax.axhline(best_nll, color=style.EXACT, linestyle="--", label="true density")
     ax.set(xscale="log", xlabel=xlabel, ylim=(1.9, 2.9))
 axes[0].set_ylabel("NLL on held-out points (nats)")
 axes[0].legend(loc="upper right")
-print(f"after 50 updates: maximum likelihood {likelihood_nll[-1]:.2f}, flow matching {matching_nll[0]:.2f} nats")
-print(f"at equal operations: maximum likelihood {likelihood_nll[-1]:.2f}, flow matching {matching_nll[-1]:.2f} nats")
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# Left: *update by update* maximum likelihood is ahead, because it minimizes the very number we measure. Right: *operation by
-# operation* flow matching is, although it never computes a likelihood. (In a small search over learning rates, none was clearly
-# better than 0.03 for either.) This is the plane, where a likelihood is cheap. In 3,072 dimensions the exact divergence is out
-# of the question, its estimate adds noise, and a solve takes a hundred evaluations.
+# Left: after 50 *updates* each, maximum likelihood is ahead; it minimizes the very number that we measure. Right: for the same
+# number of *operations* flow matching is ahead, although it never computes a likelihood. Both use the same learning rate, 0.03.
+# And this is the plane, where a likelihood is cheap: for a colour image the exact divergence would take $3 \times 32 \times 32$
+# backward passes at each evaluation.
 
 # %% slideshow={"slide_type": "subslide"}
+learned_densities, masses = {}, {}
+for name, trained in (("maximum likelihood", by_likelihood), ("flow matching", by_matching)):
+    values = likelihood.log_likelihood(trained, grid.float(), source, rtol=1e-4, atol=1e-4).log_prob.exp()
+    learned_densities[name], masses[name] = values, float(values.sum() * cell_area)
+    print(f"{name}: mass on the grid {masses[name]:.3f}")
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 3, height=3.2)
-masses = {}
-models = {"maximum likelihood": by_likelihood, "flow matching": by_matching}
-for ax, (name, model) in zip(axes[:2], models.items(), strict=True):
-    values = likelihood.log_likelihood(model, grid.float(), source, rtol=1e-4, atol=1e-4).log_prob.exp()
-    masses[name] = float(values.sum() * cell_area)
+for ax, (name, values) in zip(axes, (learned_densities | {"true density": by_formula}).items(), strict=True):
     picture(values, name, ax)
-picture(by_formula, "true density", axes[2])
-print("mass on the grid:", ", ".join(f"{name} {mass:.3f}" for name, mass in masses.items()))
 figure
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# Both networks are flows, so both have a density with mass 1: it is not a property of good training. That they are invertible
-# and have an exact likelihood comes with the ODE. What training decides is where the mass goes.
+# Both networks define flows, so both densities have mass 1, however well they were trained: that comes with the ODE. Training
+# decides where the mass goes.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What you saw
 
-# %% slideshow={"slide_type": "-"} tags=["nbval-check-output"]
-cost = needed[0.01]["euler"] / needed[0.01]["rk4"]
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["hide-input"]
 returns = returned["dopri5, tolerance 1e-09"], returned["euler, 50 steps"]
-claims.table(
-    [
-        Claim("Euler by hand equals solvers.solve: largest difference", euler_gap, below(1e-6)),
-        Claim("Euler with 8 steps ends outside the exact flow: mean excess of the radius", outward_drift, above(0.1)),
-        Claim("order of Euler", orders["euler"], about(1, 0.1), digits=1),
-        Claim("order of the midpoint method", orders["midpoint"], about(2, 0.1), digits=1),
-        Claim("order of Heun's method", orders["heun"], about(2, 0.1), digits=1),
-        Claim("order of RK4", orders["rk4"], about(4, 0.1), digits=1),
-        Claim("error 0.01: NFE of Euler over NFE of RK4", cost, above(20)),
-        Claim("dopri5: factor in NFE from tolerance 1e-4 to 1e-8", tighter_costs, between(2, 6.3)),
-        Claim("there and back, dopri5 at 1e-9: root mean square gap", returns[0], below(1e-6)),
-        Claim("there and back, 50 Euler steps: root mean square gap", returns[1], above(0.3)),
-        Claim("pairs of trajectories of a flow that cross", crossings(line_flow.trajectory), exactly(0), digits=0),
-        Claim("pairs of straight lines that cross, share", crossings(straight), about(0.5, 0.05), digits=1),
-        Claim("area against exp of the integrated divergence: relative gap", volume_gap, below(1e-3)),
-    ],
-    title="What you saw: motion",
-)
-
-# %% slideshow={"slide_type": "subslide"} tags=["nbval-check-output"]
-claims.table(
-    [
-        Claim("continuity residual, right field", right_residual, below(1e-4)),
-        Claim("slope of that residual in the distance h", residual_slope, about(2, 0.1), digits=1),
-        Claim("continuity residual, equal weights", wrong_residual, above(1)),
-        Claim(
-            "density times area along the flow, as a multiple of the start: distance from 1",
-            conservation_gap,
-            below(2e-3),
-        ),
-        Claim("log-likelihood by hand equals fmcore: largest difference (nats)", likelihood_gap, below(1e-4)),
-        Claim("log-likelihood of a Gaussian: largest error (nats)", gaussian_gap, below(1e-4)),
-        Claim("log-likelihood of two moons: largest error (nats)", moons_gap, below(1e-4)),
-        Claim("mass of the exact flow's density on a grid", mass, about(1, 0.001), digits=2),
-        Claim("mass of the learned flow's density on a grid", masses["flow matching"], about(1, 0.02)),
-        Claim("two velocities, one density: largest difference of log p_1 (nats)", swirl_density_gap, below(1e-3)),
-        Claim("and the mean distance between their ends", endpoint_distance, above(1)),
-    ],
-    title="What you saw: densities",
-)
-
-# %% slideshow={"slide_type": "subslide"} tags=["nbval-check-output"]
-one_probe = spread[0] / float(expected_spread)
 early, late = matching_nll[0] - likelihood_nll[-1], likelihood_nll[-1] - matching_nll[-1]
-claims.table(
-    [
-        Claim("Hutchinson: mean against the trace, in standard errors", bias_in_standard_errors, below(3)),
-        Claim("Hutchinson: slope of the spread in the number of probes", probe_slope, about(-0.5, 0.04), digits=1),
-        Claim("Hutchinson: spread of one probe over the formula's", one_probe, about(1, 0.04), digits=1),
-        Claim(
-            "log-likelihood of a digit: Hutchinson's mean against exact, in standard errors", hutchinson_bias, below(3)
-        ),
-        Claim("network evaluations of an update: maximum likelihood", likelihood_calls, exactly(16), digits=0),
-        Claim("network evaluations of an update: flow matching", matching_calls, exactly(1), digits=0),
-        Claim("operations of an update: maximum likelihood over flow matching", price, above(30)),
-        Claim("NLL after 50 updates each: flow matching minus maximum likelihood (nats)", early, above(0.05)),
-        Claim("NLL at equal operations: maximum likelihood minus flow matching (nats)", late, above(0.05)),
-    ],
-    title="What you saw: costs",
-)
+surer = confidence["noise, sphere"][4] - confidence["pixels"][4]
+either_way = confidence["noise, sphere"][4] - confidence["noise, straight"][4]
+closer = nearest["pixels"][4] - nearest["noise, sphere"][4]
+one_probe = spread[0] / float(expected_spread)
+euler_over_rk4 = needed[0.01]["euler"] / needed[0.01]["rk4"]
+first_rows = [
+    Claim("order of Euler's method", orders["euler"], about(1, 0.1), digits=1),
+    Claim("order of RK4", orders["rk4"], about(4, 0.1), digits=1),
+    Claim("there and back, dopri5 at 1e-9: root mean square gap", returns[0], below(1e-6)),
+    Claim("pairs of trajectories of a flow that cross", crossings(line_flow.trajectory), exactly(0), digits=0),
+    Claim("midway between two digits: confidence, noise minus pixels", surer, above(0.1)),
+    Claim("continuity residual, right field", right_residual, below(1e-4)),
+    Claim("continuity residual, equal weights", wrong_residual, above(1), digits=1),
+    Claim("log-likelihood of two moons: largest error (nats)", moons_gap, below(1e-4)),
+    Claim("NLL after 50 updates each: flow matching minus maximum likelihood (nats)", early, above(0.05)),
+    Claim("NLL at equal operations: maximum likelihood minus flow matching (nats)", late, above(0.05)),
+]
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["hide-input"]
+motion_rows = [
+    Claim("Euler by hand equals solvers.solve: largest difference", euler_gap, below(1e-6)),
+    Claim("Euler with 8 steps: mean excess of the radius at the end", outward_drift, above(0.1), digits=2),
+    Claim("order of the midpoint method", orders["midpoint"], about(2, 0.1), digits=1),
+    Claim("order of Heun's method", orders["heun"], about(2, 0.1), digits=1),
+    Claim("error 0.01: NFE of Euler over NFE of RK4", euler_over_rk4, above(20)),
+    Claim("error 0.3: NFE of RK4 minus that of midpoint", needed[0.3]["rk4"] - needed[0.3]["midpoint"], exactly(0), 0),
+    Claim("error 0.01: NFE of RK4 minus that of midpoint", needed[0.01]["rk4"] - needed[0.01]["midpoint"], below(0), 0),
+    Claim("dopri5: factor in NFE from tolerance 1e-4 to 1e-8", tighter_costs, between(2, 6.3)),
+    Claim("there and back, 50 Euler steps: root mean square gap", returns[1], above(0.3), digits=1),
+    Claim("pairs of straight lines that cross, share", crossings(straight), about(0.5, 0.05), digits=1),
+    Claim("digits to noise and back: largest error of a pixel, of its range", inversion_gap, below(1e-3)),
+    Claim("midway between two digits: distance to training images, pixels minus noise", closer, above(0.05)),
+    Claim("midway, sphere minus straight line in the noise: confidence", either_way, about(0, 0.05)),
+    Claim("area against exp of the integrated divergence: relative gap", volume_gap, below(1e-3)),
+]
+density_rows = [
+    Claim(
+        "slope of the continuity residual in the distance of the differences", residual_slope, about(2, 0.1), digits=1
+    ),
+    Claim("density times area along the flow over its start: distance from 1", conservation_gap, below(2e-3)),
+    Claim("log-likelihood by hand equals fmcore: largest difference (nats)", likelihood_gap, below(1e-4)),
+    Claim("log-likelihood of a Gaussian: largest error (nats)", gaussian_gap, below(1e-4)),
+    Claim("mass of the exact flow's density on a grid", mass, about(1, 0.001), digits=2),
+]
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["hide-input"]
+cost_rows = [
+    Claim("mass of the density learned by maximum likelihood", masses["maximum likelihood"], about(1, 0.02)),
+    Claim("mass of the density learned by flow matching", masses["flow matching"], about(1, 0.02)),
+    Claim("two velocities, one density: largest difference of log p_1 (nats)", swirl_density_gap, below(1e-3)),
+    Claim("and the mean distance between their ends", endpoint_distance, above(1), digits=1),
+    Claim("Hutchinson: mean against the trace, in standard errors", bias_in_standard_errors, below(3)),
+    Claim("Hutchinson: slope of the spread in the number of probes", probe_slope, about(-0.5, 0.04), digits=1),
+    Claim("Hutchinson: spread of one probe over the formula's", one_probe, about(1, 0.04), digits=1),
+    Claim("Hutchinson, log-likelihood of a digit: mean against exact, in standard errors", hutchinson_bias, below(3)),
+    Claim("network evaluations per update: maximum likelihood", likelihood_calls, exactly(16), digits=0),
+    Claim("network evaluations per update: flow matching", matching_calls, exactly(1), digits=0),
+    Claim("operations per update: maximum likelihood over flow matching", price, above(30)),
+]
+
+# %% slideshow={"slide_type": "-"} tags=["nbval-check-output"]
+claims.table(first_rows + motion_rows + density_rows + cost_rows)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ## References
+#
+# - John R. Dormand, Peter J. Prince 1980. A family of embedded Runge-Kutta formulae. *Journal of Computational and Applied
+#   Mathematics*. The method `dopri5`.
+# - Michael F. Hutchinson 1989. A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines.
+#   *Communications in Statistics: Simulation and Computation*.
+# - Ricky T. Q. Chen, Yulia Rubanova, Jesse Bettencourt, David Duvenaud 2018. Neural ordinary differential equations. NeurIPS.
+#   arXiv 1806.07366.
+# - Will Grathwohl, Ricky T. Q. Chen, Jesse Bettencourt, Ilya Sutskever, David Duvenaud 2019. FFJORD: free-form continuous
+#   dynamics for scalable reversible generative models. ICLR. arXiv 1810.01367.
+# - Yaron Lipman, Ricky T. Q. Chen, Heli Ben-Hamu, Maximilian Nickel, Matt Le 2023. Flow matching for generative modeling. ICLR.
+#   arXiv 2210.02747.
+#
+# Where to read on: Ernst Hairer, Syvert P. Nørsett, Gerhard Wanner 1993, *Solving ordinary differential equations I* (Springer), on
+# Euler's method, other solvers and their order; George Papamakarios and others 2021, Normalizing flows for probabilistic modeling and inference,
+# *Journal of Machine Learning Research*, arXiv 1912.02762, on flows of all kinds.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
 #
 # Open [exercises/02_flows.ipynb](exercises/02_flows.ipynb). Each exercise has a check that says what is wrong.
 #
-# 1. **Heun's method and its order.** Write it, and read its order off the whirl.
-# 2. **The divergence of a velocity.** With autograd, in any number of dimensions.
-# 3. **Density under an invertible map.** The change of variables without an ODE.
+# 1. **A method that has lost an order.** Mend a version of Heun's method that has order 1 on the whirl.
+# 2. **The divergence of a radial field.** With a pencil, in any number of dimensions.
+# 3. **A density whose mass is not one.** Find two faults in a change of variables without an ODE.
 # 4. **A motion that leaves a Gaussian unchanged.** Find $w$ with $\operatorname{div}(p\, w) = 0$ for any covariance.
-# 5. **Hutchinson's estimate and its spread.** From probes, and its standard deviation from the Jacobian.
+# 5. **The spread of Hutchinson's estimate.** Prove the formula of section 7.
+# 6. **Does a high order survive a kink?** Measure it on velocities that are not smooth.
 #
 # <!-- next: written by fmcore.course.build -->
 #

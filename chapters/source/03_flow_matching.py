@@ -13,9 +13,9 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 03 Flow matching
 #
-# A velocity carries noise to data. Nobody knows that velocity; all we have are samples of the data. Flow matching
-# learns it by plain regression on a *wrong* target, the velocity of a single pair of noise and data. This chapter
-# shows why the network nevertheless learns the *right* one, and measures it.
+# We look for a velocity that carries noise to data, and all we have are samples of the data. Flow matching learns it by
+# regression on the velocity of a single pair of noise and data, a target that is wrong for almost every sample. This
+# chapter shows why the network nevertheless learns the right velocity, and measures it.
 
 # %% slideshow={"slide_type": "skip"}
 import torch
@@ -34,17 +34,19 @@ card.show(
     "03_flow_matching",
     goals=[
         "say why the velocity of a whole data set is an average of simple velocities (Theorem 1)",
+        "say what happens to the exact velocity of a finite data set as t goes to 1",
         "derive why the conditional loss has the right gradient (Theorem 2)",
         "write, train and sample a flow matching model in 25 lines",
         "say which part of the loss no network can remove",
     ],
-    before=["chapter 02: flows and the continuity equation", "a training loop in PyTorch"],
+    before=["chapter 01: the continuity equation", "chapter 02: flows and their solvers", "a training loop in PyTorch"],
     exercises=[
-        "1. The conditional velocity",
-        "2. The marginal velocity",
-        "3. The loss",
+        "1. The velocity towards a small Gaussian",
+        "2. A source that is not Gaussian",
+        "3. A loss that falls",
         "4. The loss of a perfect network",
-        "5. A sampler",
+        "5. The weak form of Theorem 1",
+        "6. How should a batch draw its times?",
     ],
 )
 
@@ -62,7 +64,7 @@ card.show(
 # L_{\mathrm{FM}}(\theta) = \mathbb{E}_{t,\; x \sim p_t} \, \big\| v_\theta(x, t) - u_t(x) \big\|^2 .
 # $$
 #
-# Nobody does. We know neither the target $u_t$ nor how to draw from $p_t$.
+# But we know neither the target $u_t$ nor how to draw from $p_t$.
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Chapter 02 trained a flow by maximum likelihood, which solves a differential equation in every training step. Flow
@@ -73,10 +75,14 @@ card.show(
 points = data.toy.two_moons(2000, torch.Generator().manual_seed(0))  # all that we know about p_1
 source = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, (left, right) = plotting.canvas(1, 2, width=7.5)
-plotting.clouds(source=source, limit=3.2, title="source $p_0$: drawn at will", ax=left)
+plotting.clouds(source=source, limit=3.2, title="source $p_0$", ax=left)
 plotting.clouds(data=points, limit=3.2, title="data: 2,000 samples of $p_1$", ax=right)
 figure
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Of the source we can draw as many samples as we like. Of the data these points are all that we have.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## One data point: the velocity is known
@@ -95,11 +101,11 @@ figure
 # u_t(x \mid x_1) = x_1 - \frac{x - t x_1}{1 - t} = \frac{x_1 - x}{1 - t} ,
 # $$
 #
-# which says: the rest of the way, divided by the rest of the time.
+# the remaining distance divided by the remaining time.
 
 # %% [markdown] slideshow={"slide_type": "notes"}
-# This is the rectified path, the optimal-transport path of Lipman et al. with $\sigma_{\min} = 0$. Their Theorem 3
-# gives $u_t(x \mid x_1)$ for every path $\alpha_t x_1 + \sigma_t x_0$; chapter 04 compares them. Theorems 1 and 2
+# This is the rectified path, the OT path of Lipman et al. with $\sigma_{\min} = 0$. Their Theorem 3 gives
+# $u_t(x \mid x_1)$ for every path $\alpha_t x_1 + \sigma_t x_0$; chapter 04 compares them. Theorems 1 and 2
 # hold for all of them.
 
 # %% slideshow={"slide_type": "subslide"}
@@ -114,7 +120,7 @@ by_hand_velocity = (x1 - by_hand_xt) / (1 - t[:, None])
 torch.testing.assert_close(path.interpolate(x0, x1, t), by_hand_xt)
 torch.testing.assert_close(path.velocity(by_hand_xt, x1, t), by_hand_velocity)  # u_t(x | x1)
 torch.testing.assert_close(path.target(x0, x1, t), x1 - x0)  # d x_t / dt
-torch.testing.assert_close(by_hand_velocity, x1 - x0, rtol=1e-4, atol=1e-5)  # the two are one
+torch.testing.assert_close(by_hand_velocity, x1 - x0, rtol=1e-4, atol=1e-5)  # the same velocity
 
 # %% slideshow={"slide_type": "subslide"}
 lone = torch.tensor([1.6, 1.0])  # one data point
@@ -124,21 +130,22 @@ def towards_lone(x, t):
     return path.velocity(x, lone.expand_as(x), t)
 
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 4)
 for ax, time in zip(axes, (0.0, 0.3, 0.6, 0.9), strict=True):
-    plotting.field(towards_lone, time, points=11, limit=3.2, color=style.MUTED, ax=ax)
+    plotting.field(towards_lone, time, points=11, limit=3.2, color="#6E7781", ax=ax)
     cloud = path.interpolate(source[:400], lone.expand(400, 2), time)
     ax.scatter(*cloud.T, s=7, color=style.time_map()(time), linewidths=0, alpha=0.8)
     ax.scatter(*lone, s=90, marker="*", color="white", edgecolors=style.DATA, zorder=3)
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "-"}
 # The Gaussian (dots) shrinks onto one data point (star). The grey arrows are the conditional velocity $u_t(x \mid
-# x_1)$, scaled in each panel so that the longest fits: they always point at the star. Following a field like this one
-# takes all noise to one point. The question is how to put 2,000 such fields together.
+# x_1)$, scaled in each panel so that the longest fits: they always point at the star. A field like this one takes all
+# noise samples to one point. The question is how to combine 2,000 such fields.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Many data points: which way?
+# ## Many data points
 #
 # The data are $n$ points $x^{(1)}, \dots, x^{(n)}$. Each has its own conditional path, so the distribution at time
 # $t$ is their mixture, the **marginal path**
@@ -165,28 +172,58 @@ predict.ask(
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Theorem 1: the marginal velocity is a posterior average
+# ## Theorem 1: the marginal velocity is a conditional mean
 #
-# Each conditional pair satisfies the continuity equation of chapter 02, $\partial_t\, p_t(x \mid x^{(i)}) = -\nabla
-# \cdot \big( p_t(x \mid x^{(i)})\, u_t(x \mid x^{(i)}) \big)$. Average it over $i$. Derivative and divergence are
-# linear, so they pass through the sum:
+# Let $(x_0, x_1)$ be a random pair, drawn from **any coupling**: independent or not. Let $x_t = \alpha_t x_1 + \sigma_t
+# x_0$ be any affine path, with velocity $\dot x_t = \alpha_t' x_1 + \sigma_t' x_0$ of finite mean length. Write $p_t$
+# for the distribution of $x_t$, and
 #
 # $$
-# \partial_t\, p_t(x)
-# = -\nabla \cdot \Big( \frac{1}{n} \sum_i p_t(x \mid x^{(i)})\, u_t(x \mid x^{(i)}) \Big)
-# = -\nabla \cdot \Big( p_t(x) \underbrace{\sum_i w_i(x, t)\, u_t(x \mid x^{(i)})}_{u^*(x, t)} \Big) ,
-# \qquad
-# w_i(x, t) = \frac{p_t(x \mid x^{(i)})}{\sum_j p_t(x \mid x^{(j)})} .
+# u_t(x) = \mathbb{E}\big[\, \dot x_t \mid x_t = x \,\big]
 # $$
 #
-# This is the continuity equation of $p_t$ with the velocity $u^*$. So $u^*$ carries $p_0$ through every $p_t$ to
-# $p_1$. By Bayes' rule $w_i(x, t)$ is the probability that a particle found at $x$ at time $t$ is on its way to
-# $x^{(i)}$.
+# for the mean velocity of the pairs that are at $x$ at time $t$, the **marginal velocity**. Then $p_t$ and $u_t$ satisfy
+# the continuity equation.
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# This is Theorem 1 of Lipman et al. 2023, for data that are $n$ points. For any $p_1$ the sums become integrals:
-# $u_t(x) = \mathbb{E}[\,u_t(x \mid x_1) \mid x_t = x\,]$, the expectation over the data points that may have produced
-# $x$. We write $u^*$ where the data are finitely many points, because then it can be computed exactly.
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# **Proof.** Chapter 01 derives the continuity equation in its weak form, with a test function $\varphi$: smooth, and zero
+# outside a bounded set. Differentiate its mean along the path:
+#
+# $$
+# \frac{\mathrm{d}}{\mathrm{d}t}\, \mathbb{E}\, \varphi(x_t)
+# = \mathbb{E}\big[ \nabla \varphi(x_t) \cdot \dot x_t \big]
+# = \mathbb{E}\big[ \nabla \varphi(x_t) \cdot \mathbb{E}[\, \dot x_t \mid x_t \,] \big]
+# = \int p_t(x)\, \nabla \varphi(x) \cdot u_t(x)\, \mathrm{d}x .
+# $$
+#
+# First the chain rule. Then, given $x_t$, the factor $\nabla \varphi(x_t)$ is fixed, so the velocity may be replaced by
+# its conditional mean. The result is the weak form of the continuity equation with the velocity $u_t$. $\square$
+#
+# So particles that start in $p_0$ and follow $u_t$ have the distribution $p_t$ at every $t$, as long as their flow exists (more on
+# that below). Nothing was assumed about how $x_0$ and $x_1$ are paired, nor that either of them is Gaussian. Chapter 05 will
+# pair them by optimal transport, and the theorem still holds.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## For a finite data set: a posterior average
+#
+# Now let $x_1$ be one of the $n$ data points, drawn independently of $x_0$. Given $x_t = x$ and $x_1 = x^{(i)}$, the velocity
+# is the conditional one, $u_t(x \mid x^{(i)})$. So the conditional mean is an average over the data points,
+#
+# $$
+# u^*(x, t) = \sum_{i=1}^{n} w_i(x, t)\, u_t(x \mid x^{(i)}) ,
+# \qquad
+# w_i(x, t) = \mathbb{P}\big( x_1 = x^{(i)} \mid x_t = x \big) = \frac{p_t(x \mid x^{(i)})}{\sum_j p_t(x \mid x^{(j)})} .
+# $$
+#
+# The weight $w_i$ is the **posterior weight** of the data point $x^{(i)}$ (Bayes' rule): how likely a particle found at $x$
+# at time $t$ is on its way to $x^{(i)}$. We write $u^*$ for the marginal velocity of a finite data set, because it can
+# be computed exactly.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# *Aside.* Lipman et al. 2023 prove Theorem 1 for independent pairs, by averaging the continuity equations of the conditional
+# paths: $\partial_t\, p_t = \frac1n \sum_i \partial_t\, p_t(x \mid x^{(i)}) = -\nabla \cdot \big( \frac1n \sum_i p_t(x \mid
+# x^{(i)})\, u_t(x \mid x^{(i)}) \big) = -\nabla \cdot ( p_t\, u^* )$. The flux is averaged, so each velocity is weighted with
+# its density. Independence only enters the weights: it makes $p_t(x \mid x^{(i)})$ a Gaussian.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### By hand
@@ -214,23 +251,26 @@ few = points[:200]  # 200 of the data points are enough for the theory
 exact_few = closed_form.EmpiricalVelocity(few)
 x = torch.randn(500, 2, generator=torch.Generator().manual_seed(3))
 gap_by_hand = 0.0
+
+# %% slideshow={"slide_type": "-"}
 for time in (0.0, 0.25, 0.5, 0.75):
     velocity, weights = marginal_velocity(x, time, few)
     torch.testing.assert_close(exact_few.weights(x, time), weights, rtol=1e-3, atol=1e-5)
     gap_by_hand = max(gap_by_hand, float((exact_few(x, time) - velocity).abs().max()))
 assert gap_by_hand < 1e-3, gap_by_hand
+print(f"u* by hand and in fmcore: largest difference {gap_by_hand:.0e}")
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# These few lines and `fmcore.closed_form.EmpiricalVelocity` agree. The latter also works for images, for 50,000
-# points and up to $t = 1 - 10^{-5}$, where the short version loses its digits.
+# %% [markdown] slideshow={"slide_type": "-"}
+# `fmcore.closed_form.EmpiricalVelocity` is the same function, written so that it also works for large sets of images and
+# very close to $t = 1$, where the short version loses precision.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The picture of Theorem 1
 #
-# One place $x$, all conditional arrows, and their average.
+# One place $x$, the conditional velocities that meet there, and their average.
 
 
-# %% slideshow={"slide_type": "skip"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["hide-input"]
 ARROW = {"arrowstyle": "-|>", "color": style.EXACT, "lw": 2.4, "mutation_scale": 15, "shrinkA": 0, "shrinkB": 0}
 
 
@@ -251,18 +291,17 @@ def posterior_picture(t, x, y, n, ax=None):
     return figure
 
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 3)
 for ax, time in zip(axes, (0.1, 0.5, 0.8), strict=True):
     posterior_picture(time, 1.2, 0.9, 80, ax=ax)
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# The circle is the place $x$, the same in all three panels. Each thin line is a conditional velocity $u_t(x \mid
-# x^{(i)})$, drawn $(1 - t)$ times as long as it is: at this scale it ends at its data point. The more opaque the line
-# and the larger the dot, the larger the weight $w_i(x, t)$. The black arrow is the average, $u^*(x, t)$ at the same
-# scale, and ends at the mean of the data points as seen from $x$, $\mathbb{E}[x_1 \mid x_t = x]$. The title counts
-# how many points take part, as $1 / \sum_i w_i^2$: all of them count near the source, a few near the data.
+# %% [markdown] slideshow={"slide_type": "-"}
+# Circle: the place $x$, the same in all panels. Thin lines: the conditional velocities $u_t(x \mid x^{(i)})$, more opaque for a
+# larger weight $w_i$ and drawn $(1 - t)$ times as long, so that each ends at its data point. Black arrow: their average $u^*$ at the
+# same scale; it ends at $\mathbb{E}[x_1 \mid x_t = x]$. The title gives the effective number of points, $1 / \sum_i w_i^2$: nearly
+# all count near the source, few near the data.
 
 # %% slideshow={"slide_type": "subslide"}
 widgets.explore(
@@ -275,14 +314,14 @@ widgets.explore(
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Try: move $t$ with the place fixed and watch the number of points that count. At $t = 0.8$ move the place slowly
-# from one moon to the other: where does the arrow turn over? Raise $n$ at $t = 0.95$: from which $n$ on does the
+# from one moon to the other: where does the arrow change its direction? Raise $n$ at $t = 0.95$: from which $n$ on does the
 # arrow stop pointing at a single data point?
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The same average by experiment
 #
-# No formula this time. Draw many pairs $(x_0, x_1)$, keep those whose $x_t$ falls within 0.05 of a place $x$, and
-# average their $x_1 - x_0$. The lines of the pairs that meet at $x$ go every way; their average is $u^*(x, t)$.
+# Theorem 1 without the formula: draw many pairs $(x_0, x_1)$, keep those whose $x_t$ falls within 0.05 of a place $x$, and
+# average their $x_1 - x_0$. The lines that meet at $x$ have many directions; their average should be $u^*(x, t)$.
 
 # %% slideshow={"slide_type": "fragment"}
 places = torch.tensor([[1.2, 0.9], [-0.8, -0.6], [0.0, 0.0], [0.5, -1.0]])
@@ -293,14 +332,17 @@ xt = path.interpolate(x0, x1, 0.5)
 
 meeting = [(xt - place).norm(dim=1) < 0.05 for place in places]  # which pairs pass through each place at t = 0.5
 counted = torch.stack([(x1 - x0)[close].mean(dim=0) for close in meeting])
+
+# %% slideshow={"slide_type": "-"}
 error = torch.stack([(x1 - x0)[close].std(dim=0) / close.sum().sqrt() for close in meeting])
 formula = exact_few(places, 0.5)
 worst_place = float(((counted - formula).abs() / error).max())
 for x, count, half, u, close in zip(places, counted, error, formula, meeting, strict=True):
     average = f"average ({count[0]:5.2f}, {count[1]:5.2f}) ± ({half[0]:.2f}, {half[1]:.2f})"
     print(f"x = ({x[0]:4.1f}, {x[1]:4.1f}) {int(close.sum()):6} pairs   {average}   u* ({u[0]:5.2f}, {u[1]:5.2f})")
+print(f"largest difference, in standard errors (the numbers after ±): {worst_place:.1f}")
 
-# %% slideshow={"slide_type": "fragment"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 2, width=7.5)
 for ax, k in zip(axes, (0, 1), strict=True):
     chosen = meeting[k].nonzero()[:40, 0]
@@ -309,15 +351,14 @@ for ax, k in zip(axes, (0, 1), strict=True):
     ax.annotate("", places[k] + 0.5 * formula[k], places[k], arrowprops=ARROW, zorder=5)
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# Orange ends are source samples, blue ends data points. The black arrow is $u^*$ at half its length, so that it ends
-# at the mean of the blue ends. All averages of the table agree with the formula within two of their standard errors
-# (the numbers after ±).
+# %% [markdown] slideshow={"slide_type": "-"}
+# Orange ends are source samples, dark violet ends data points. The black arrow is $u^*$ at half its length, so that it ends
+# near the mean of the violet ends.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Does $u^*$ really carry $p_0$ along $p_t$?
 #
-# Two ways to time $t$. **Pairs**: draw $x_0$ and $x_1$ independently and put $x_t$ on the line between them; by
+# There are two ways to get points at time $t$. **Pairs**: draw $x_0$ and $x_1$ independently and put $x_t$ on the line between them; by
 # definition $x_t \sim p_t$. **Flow**: start at $x_0$ and follow $\mathrm{d}x/\mathrm{d}t = u^*(x, t)$.
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
@@ -330,8 +371,7 @@ predict.ask(
     ],
     answer=1,
     because="Theorem 1 is about distributions: at every time the flow has the marginal p_t. It "
-    "says nothing about single points, and a point that follows u* does not move along "
-    "any of the lines.",
+    "says nothing about single points, and a point that follows u* leaves the line of its pair at once.",
 )
 
 # %% slideshow={"slide_type": "subslide"}
@@ -350,7 +390,7 @@ x0 = torch.randn(1000, 2, generator=generator)
 pairs = on_lines(x0)
 flow = solvers.solve(exact, x0, t1=0.95, times=times)
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 figure, axes = plotting.canvas(2, 4)
 plotting.snapshots((times, pairs), times=times[1:], limit=3.0, axes=axes[0])
 plotting.snapshots(flow, times=times[1:], limit=3.0, title="", axes=axes[1])
@@ -358,21 +398,107 @@ axes[0, 0].set_ylabel("pairs")
 axes[1, 0].set_ylabel("flow of $u^*$")
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# To the eye they are the same. As a number: $W_2$, the 2-Wasserstein distance, is the root mean square distance over
-# which the points of one set must be moved to become the other. Two finite samples of the *same* distribution are not
-# at distance 0, so a yardstick is needed: the distance between two fresh samples of $p_t$. Both are averages over
-# four sets of 500. The last column says how far the two ways take the same $x_0$ from each other.
+# %% [markdown] slideshow={"slide_type": "-"}
+# The two rows look alike. To measure it we need a distance between sets of points.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# The **2-Wasserstein distance** $W_2$ is the smallest root mean square distance over which the points of one set can be
+# moved to become the other set. Two finite samples of the *same* distribution are not at distance 0, so we need a reference
+# value: the distance between two fresh samples of $p_t$. Both are averages over four sets of 500. The last column says how far
+# apart the two ways take the same $x_0$.
 
 # %% slideshow={"slide_type": "fragment"}
 fresh = [on_lines(torch.randn(500, 2, generator=generator)) for _ in range(8)]
 marginal_ratios, apart = [], (flow.trajectory - pairs).norm(dim=-1).mean(dim=1)
 for k in range(1, 5):
     of_flow = sum(wasserstein2(flow.trajectory[k, :500], other[k]) for other in fresh[:4]) / 4
-    yardstick = sum(wasserstein2(a[k], b[k]) for a, b in zip(fresh[:4], fresh[4:], strict=True)) / 4
-    marginal_ratios.append(of_flow / yardstick)
-    both = f"W2(flow, pairs) = {of_flow:.2f}   W2(pairs, pairs) = {yardstick:.2f}"
+    reference = sum(wasserstein2(a[k], b[k]) for a, b in zip(fresh[:4], fresh[4:], strict=True)) / 4
+    marginal_ratios.append(of_flow / reference)
+    both = f"W2(flow, pairs) = {of_flow:.2f}   W2(pairs, pairs) = {reference:.2f}"
     print(f"t = {times[k]:.2f}   {both}   the same x0, flow to line: {apart[k]:.2f}")
+print(f"largest ratio of the two distances: {max(marginal_ratios):.2f}")
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## How steep is $u^*$ near $t = 1$?
+#
+# Carrying $p_0$ along needs a flow, and chapter 02 asked for a velocity that is Lipschitz in $x$. Is $u^*$? Differentiate the softmax:
+# $\nabla w_i = w_i\, t\, (x^{(i)} - m) / (1-t)^2$ with the mean $m = \sum_i w_i x^{(i)}$. So the Jacobian is
+#
+# $$
+# \frac{\partial u^*}{\partial x} = \frac{1}{1-t} \Big( \frac{t}{(1-t)^2} \operatorname{Cov}(x_1 \mid x_t = x) - I \Big) .
+# $$
+#
+# - Where one data point has nearly all the weight, the covariance is nearly zero: the largest singular value is $\frac{1}{1-t}$.
+# - Halfway between two neighbouring data points at distance $D$, at $x = t\, (x^{(i)} + x^{(j)})/2$, both have the weight
+#   $\frac12$. The covariance has the eigenvalue $D^2/4$, and the largest singular value, for $t$ near 1, is $\frac{t\, D^2}{4\,
+#   (1-t)^3} - \frac{1}{1-t}$.
+#
+# Both grow without bound: no single Lipschitz constant holds up to $t = 1$.
+
+
+# %% slideshow={"slide_type": "subslide"}
+def largest_singular_value(x, t):
+    """Of the Jacobian of u*, in float64; x (B, 2), one time t -> (B,)."""
+    x = x.double().requires_grad_()
+    v = closed_form.EmpiricalVelocity(few.double())(x, t)
+    rows = [torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0] for i in range(2)]
+    return torch.linalg.matrix_norm(torch.stack(rows, dim=1), ord=2)
+
+
+first, second = torch.triu_indices(len(few), len(few), offset=1)  # all pairs of data points
+middles, radii = (few[first] + few[second]) / 2, (few[first] - few[second]).norm(dim=1) / 2
+alone = torch.cdist(middles, few).amin(dim=1) > radii - 1e-5  # no third data point is nearer to the middle
+widest = int((radii * alone).argmax())
+D = float(2 * radii[widest])
+print(f"two neighbouring data points at distance D = {D:.2f}")
+
+# %% slideshow={"slide_type": "-"}
+remaining = torch.tensor([0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005], dtype=torch.float64)  # 1 - t
+generator = torch.Generator().manual_seed(15)
+x0, x1 = torch.randn(500, 2, generator=generator), few[torch.randint(len(few), (500,), generator=generator)]
+typical = [largest_singular_value(path.interpolate(x0, x1, 1 - rest), 1 - rest).median() for rest in remaining]
+halfway = [largest_singular_value((1 - rest) * middles[widest : widest + 1], 1 - rest)[0] for rest in remaining]
+typical, halfway = torch.stack(typical), torch.stack(halfway)
+
+# %% slideshow={"slide_type": "-"}
+by_formula = (1 - remaining) * D**2 / (4 * remaining**3) - 1 / remaining
+formula_gap = float((halfway / by_formula - 1)[-4:].abs().max())  # the last four times
+formula_gap_typical = float((typical * remaining - 1)[-4:].abs().max())
+rates = [plotting.slope(remaining[-4:], values[-4:]) for values in (typical, halfway)]
+print(f"growth as a power of 1 - t: at samples of p_t {rates[0]:.2f}, halfway between the two {rates[1]:.2f}")
+print(f"1 - t = {remaining[-1]}: {typical[-1]:.0f} at samples of p_t (median), {halfway[-1]:,.0f} halfway")
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
+curves = {"halfway between two data points": halfway, "at samples of $p_t$, median": typical}
+colors = dict(zip(curves, (style.PATH, style.DATA), strict=True))
+labels = {"xlabel": "$1 - t$", "ylabel": "largest singular value"}
+figure = plotting.curves(remaining, curves, log="xy", markers=True, colors=colors, **labels)
+ax = figure.axes[0]
+late = remaining <= 0.1
+ax.plot(remaining[late], by_formula[late], color=style.EXACT, linestyle="--", label="formulas", zorder=3)
+ax.plot(remaining[late], 1 / remaining[late], color=style.EXACT, linestyle="--", zorder=3)
+ax.invert_xaxis()
+ax.legend()
+figure
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Time runs to the right. At typical places the Jacobian grows like $(1-t)^{-1}$, on the boundary between two data points like
+# $(1-t)^{-3}$, as the formulas say. Such a boundary region becomes thinner and thinner, and hardly any sample of $p_t$ lies in it.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Why the flow exists all the same
+#
+# - **Up to any $T < 1$** the covariance is bounded, since the data lie in a bounded set. So $u^*$ is Lipschitz on $[0, T]$, with a constant that
+#   depends on $T$. Exactly one trajectory passes through each place at each $t < 1$, and every $\phi_t$ with $t < 1$ is invertible.
+# - **Towards $t = 1$**, near a data point $x^{(i)}$ whose weight is nearly 1, the velocity is nearly $(x^{(i)} - x)/(1-t)$. Then
+#   the distance to $x^{(i)}$ shrinks in proportion to $1 - t$, and the trajectory reaches $x^{(i)}$ at $t = 1$. As $p_t$ concentrates
+#   at the data points, this happens to almost every start.
+# - **At $t = 1$** a whole region of noise arrives at the same data point. The limit $\phi_1$ is not invertible, and its distribution has
+#   no density. The exceptions are starts on the boundary between two such regions, a set of probability zero.
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# In this chapter the solver stops at `path.t_max`, just before 1. A network with finite weights has no such problem: our MLPs are Lipschitz
+# on all of $[0, 1]$. Their flow is invertible, so it cannot reproduce a finite data set exactly.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Theorem 2: regress on the conditional velocity instead
@@ -385,46 +511,66 @@ for k in range(1, 5):
 # $$
 #
 # Its target is wrong at almost every sample. But given $x_t$ it is right on average: $\mathbb{E}[x_1 - x_0 \mid x_t]
-# = u^*(x_t, t)$, by Theorem 1. Write $x_1 - x_0 = u^* + \varepsilon$, with $\mathbb{E}[\varepsilon \mid x_t] = 0$,
-# and expand:
+# = u^*(x_t, t)$, the definition in Theorem 1. Write $x_1 - x_0 = u^* + \varepsilon$, with $\mathbb{E}[\varepsilon \mid
+# x_t] = 0$, and expand:
 #
 # $$
 # \mathbb{E} \| v_\theta - u^* - \varepsilon \|^2
 # = \underbrace{\mathbb{E} \| v_\theta - u^* \|^2}_{L_{\mathrm{FM}}(\theta)}
-# - 2\, \underbrace{\mathbb{E} \langle v_\theta - u^*,\, \varepsilon \rangle}_{= \, 0}
-# + \underbrace{\mathbb{E} \| \varepsilon \|^2}_{= \, C} .
+# {} - 2\, \underbrace{\mathbb{E} \langle v_\theta - u^*,\, \varepsilon \rangle}_{= \, 0}
+# {} + \underbrace{\mathbb{E} \| \varepsilon \|^2}_{= \, C} .
 # $$
 #
 # The middle term vanishes because $v_\theta - u^*$ depends on $(x_t, t)$ alone, given which $\varepsilon$ averages to
 # zero. $C$ has no $\theta$ in it. So $\nabla_\theta L_{\mathrm{CFM}} = \nabla_\theta L_{\mathrm{FM}}$.
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# This is Theorem 2 of Lipman et al. 2023. The argument is that of any regression: the mean of noisy labels is learned
-# as well as the mean itself. It needs a target whose average given $x_t$ is $u^*$; it does not need straight lines, a
-# Gaussian source or independent pairs.
+# %% [markdown] slideshow={"slide_type": "-"}
+# This is Theorem 2 of Lipman et al. 2023. The argument holds for any regression, since a network learns the mean of noisy
+# labels; denoising score matching uses it too (Vincent 2011, chapter 01). It needs a target whose mean given $x_t$ is
+# $u^*$; it does not need straight lines, a Gaussian source or independent pairs.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## One idea, three proposals
+#
+# Three groups proposed this method independently, within weeks, in 2022. All join a sample $x_0$ and a sample $x_1$ by a path, regress a network on
+# $\dot x_t$, and follow the network with a solver.
+#
+# | | Name | Starts from | Adds |
+# |---|---|---|---|
+# | Lipman et al. 2023 | flow matching | conditional paths $p_t(x \mid x_1)$ from Gaussian noise | diffusion paths and straight ones in one family (chapter 04) |
+# | Albergo and Vanden-Eijnden 2023 | stochastic interpolants | an interpolant $I_t(x_0, x_1)$ between any two distributions | the interpolant itself can be optimized, for shorter trajectories |
+# | Liu, Gong and Liu 2023 | rectified flow | straight lines for any coupling of $x_0$ and $x_1$ | new pairs from the flow, again and again: reflow (chapter 05) |
+#
+# Albergo, Boffi and Vanden-Eijnden 2023 add noise between the ends, $x_t = I_t(x_0, x_1) + \gamma_t z$, and get flows
+# and diffusions from one construction, like chapter 01.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# *Aside.* The loss of Albergo and Vanden-Eijnden is $\mathbb{E}\big[ \|v_\theta(x_t, t)\|^2 - 2\, v_\theta(x_t, t) \cdot \dot x_t
+# \big]$. Add $\mathbb{E} \|\dot x_t\|^2$, which has no $\theta$ in it, and it is $L_{\mathrm{CFM}}$.
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
-    "One network, N samples (x0, x1, t): the gradients of both losses, from the same samples?",
+    "Take one network and N samples (x0, x1, t), and compute the gradients of L_FM and L_CFM from the same "
+    "samples. What do you get?",
     [
         "two equal gradients, up to rounding",
         "two gradients that differ by a constant, however large N is",
         "two gradients whose difference shrinks like 1 / sqrt(N)",
     ],
     answer=2,
-    because="The equality holds for expectations. Over N samples the noise in the conditional "
-    "target averages out at the rate of every Monte Carlo mean, 1 / sqrt(N). The constant "
-    "belongs to the values of the losses, not to their gradients.",
+    because="The equality of the gradients holds for expectations. Over N samples the noise in the "
+    "conditional target averages out at the rate of every Monte Carlo mean, 1 / sqrt(N). The constant "
+    "C belongs to the values of the losses, not to their gradients.",
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## The experiment
+# ## The gradients agree: an experiment
 #
 # One network with random weights, the 200 data points, the same $(x_0, x_1, t)$ for both losses. The exact target
 # $u^*$ comes from the closed form. As a control, a third target: the conditional velocity of the *most likely* data
 # point. It is not $u^*$ on average, so its gradient should stay wrong however many samples there are.
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "-"}
 torch.manual_seed(0)
 network = networks.MLP(2, width=64, depth=3)
 with torch.no_grad():
@@ -447,7 +593,7 @@ def gradient(loss):
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
 
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "subslide"}
 def fm(x0, x1, t):
     return losses.exact_flow_matching(network, path, x0, x1, exact_few, t)
 
@@ -472,7 +618,7 @@ sizes = torch.tensor([4**k for k in range(2, 8)])  # N = 16 ... 16,384
 generator = torch.Generator().manual_seed(6)
 found, found_control = experiment(cfm, 40, generator), experiment(control, 5, generator)
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "subslide"}
 truth = found[-1, :, 0].mean(dim=0).norm()  # length of the true gradient, from 40 x 16,384 samples
 
 
@@ -485,6 +631,7 @@ distance = squared_distance(found).mean(dim=1).sqrt()  # root mean square over t
 distance_control = squared_distance(found_control).mean(dim=1).sqrt()
 cosine = torch.cosine_similarity(found[:, :, 0], found[:, :, 1], dim=-1).mean(dim=1)
 
+# %% slideshow={"slide_type": "-"}
 again = torch.randint(40, (1000, 40), generator=generator)  # bootstrap: draw the 40 repeats again, 1,000 times
 resampled = squared_distance(found)[:, again].mean(dim=-1).sqrt()  # (sizes, 1000)
 low, high = resampled.quantile(torch.tensor([0.025, 0.975]), dim=1)
@@ -493,13 +640,15 @@ slopes = torch.tensor([plotting.slope(sizes, one) for one in resampled.T])
 slope_low, slope_high = slopes.quantile(torch.tensor([0.025, 0.975]))
 print(f"slope {slope:.2f}, 95% interval [{slope_low:.2f}, {slope_high:.2f}]")
 print(f"cosine similarity at N = {sizes[-1]:,}: {cosine[-1]:.4f}")
+earlier, last = distance_control[-2:]
+print(f"the control: relative distance {earlier:.2f} at N = {sizes[-2]:,}, {last:.2f} at N = {sizes[-1]:,}")
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 figure, ax = plotting.canvas(width=7.6, height=4.4)
 single = squared_distance(found).sqrt()
 ax.plot(sizes, single, ".", color=style.PATH, alpha=0.25, markersize=4)
 ax.fill_between(sizes, low, high, color=style.PATH, alpha=0.25, linewidth=0)
-ax.plot(sizes, distance_control, "s-", color=style.SOURCE, label="control: target towards the most likely data point")
+ax.plot(sizes, distance_control, "s-", color=style.DATA, label="control: target towards the most likely data point")
 ax.plot(sizes, distance, "o-", color=style.PATH, label=f"conditional target: slope {slope:.2f}".replace("-", "−"))
 ideal = (squared_distance(found) * sizes[:, None]).mean().sqrt() / sizes.sqrt()
 ax.plot(sizes, ideal, color=style.EXACT, linestyle="--", linewidth=1.2, label="slope −1/2")
@@ -510,12 +659,10 @@ ax.set_title("Distance between the gradients of $L_{CFM}$ and $L_{FM}$, and thei
 ax.legend(loc="lower left")
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# Each faint dot compares two gradients that come from the same $N$ samples; the line is the root mean square of 40
-# such repeats, with its 95% band. The distance falls like $1/\sqrt{N}$, and the cosine similarity (numbers)
-# approaches one. For small $N$ the conditional gradient is mostly noise; training works because the noise is fresh in
-# each step and averages out. The control settles at a distance that more samples do not reduce: a target must have
-# the right mean, not only look plausible.
+# %% [markdown] slideshow={"slide_type": "-"}
+# Each faint dot compares two gradients from the same $N$ samples; the line is the root mean square of 40 such repeats, with
+# its 95% band. The distance falls like $1/\sqrt{N}$, and the cosine similarity (the numbers) approaches one. More samples
+# do not help the control: a target must have the right mean.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The values differ, by a constant
@@ -526,18 +673,19 @@ figure
 # C = \mathbb{E} \| \varepsilon \|^2 = \mathbb{E}\, \big\| (x_1 - x_0) - u^*(x_t, t) \big\|^2 ,
 # $$
 #
-# the mean variance of the target given $(x_t, t)$. It depends on the data and the path, not on the network. The
-# weights give it without drawing a target: a point $x$ sees the data point $x^{(i)}$ with probability $w_i$.
+# the mean variance of the target given $(x_t, t)$, the **irreducible loss**. It depends on the data and the path, not on
+# the network. The posterior weights give it without drawing a target.
 
 
 # %% slideshow={"slide_type": "fragment"}
 def target_variance(x, t, exact):
-    """Variance of the conditional velocity given x and t, a dimension; shape (B,)."""
+    """Variance of the conditional velocity given x and t, mean over the dimensions; shape (B,)."""
     weights, points = exact.weights(x, t), exact.data
     variance = weights @ points.square().sum(dim=1) - (weights @ points).square().sum(dim=1)
     return variance.clamp(min=0) / ((1 - t) ** 2 * points.shape[1])
 
 
+# %% slideshow={"slide_type": "-"}
 x0, x1, t = batch(65_536, torch.Generator().manual_seed(7))
 C = float(target_variance(path.interpolate(x0, x1, t), t, exact_few).mean())
 candidates = {"no motion, v = 0": lambda x, t: 0 * x, "random network": network, "the exact u*": exact_few}
@@ -548,43 +696,48 @@ with torch.no_grad():
         marginal = float(losses.exact_flow_matching(model, path, x0, x1, exact_few, t))
         constants.append(conditional - marginal)
         print(f"{name:18} L_CFM = {conditional:.2f}   L_FM = {marginal:.2f}   difference {conditional - marginal:.2f}")
-print(f"variance of the target, from the weights: C = {C:.2f}")
+spread_of_C = max(abs(constant - C) / C for constant in constants)
+print(f"variance of the target, from the weights: C = {C:.2f}; largest relative deviation from it {spread_of_C:.1%}")
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# The three differences agree with $C$ within the noise of 65,536 samples, about one per cent. The last of the three
-# models is the important one: a *perfect* network has the loss $C$, not 0. When a training curve of flow matching
-# levels off far above zero, nothing is wrong. The loss that is left is the variance of the target.
+# %% [markdown] slideshow={"slide_type": "-"}
+# The three differences agree with $C$ up to the deviation in the last line, which is due to the finite number of samples. The
+# last model matters most: a *perfect* network has the loss $C$, not 0. A training curve of flow matching levels off far above zero, at the variance of the target.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Where the variance sits
 #
 # At $t = 0$ the place $x = x_0$ says nothing about $x_1$: the target varies as much as the data. In between, the
-# variance is larger. Near $t = 1$ the place says *which* of finitely many data points it is about to reach, and the
+# variance is larger. Near $t = 1$ the place tells *which* of finitely many data points it is about to reach, and the
 # variance falls to zero.
 
-# %% slideshow={"slide_type": "fragment"}
-grid = torch.linspace(0, 0.995, 50)
-variances, colors = {}, {}
-for n, shade in ((20, 0.35), (200, 0.6), (2000, 0.9)):
+# %% slideshow={"slide_type": "-"}
+grid = torch.cat([torch.linspace(0, 0.9, 19), torch.tensor([0.92, 0.94, 0.96, 0.98, 0.995])])
+variances = {}
+for n in (20, 200, 2000):
     oracle = closed_form.EmpiricalVelocity(points[:n])
     generator = torch.Generator().manual_seed(8)
     x0 = torch.randn(800, 2, generator=generator)
     x1 = points[torch.randint(n, (800,), generator=generator)]
     rows = [target_variance(path.interpolate(x0, x1, time), time, oracle).mean() for time in grid]
     variances[f"{n:,} data points"] = torch.stack(rows)
-    colors[f"{n:,} data points"] = style.density_map()(shade)
-title = "The part of the loss that no network can remove"
-plotting.curves(grid, variances, xlabel="t", ylabel="variance of the target", title=title, colors=colors)
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
+colors = dict(zip(variances, (style.MODEL, style.PATH, style.DATA), strict=True))
+labels = {"xlabel": "t", "ylabel": "variance of the target", "title": "The part of the loss that no network can remove"}
+plotting.curves(grid, variances, colors=colors, markers=True, **labels)
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# The more data points, the later the variance falls.
 
 # %% [markdown] slideshow={"slide_type": "notes"}
-# The more data, the later the fall: with $n$ points it comes when $1 - t$ is about the distance between neighbours.
-# For a continuous distribution the variance does not vanish at $t = 1$: there $x$ fixes $x_1$, and $x_0$ remains
+# With $n$ points the fall comes when $1 - t$ is about the distance between neighbours.
+# For a distribution with a density the variance does not vanish at $t = 1$: there $x$ fixes $x_1$, and $x_0$ remains
 # unknown, with variance 1. In many dimensions the fall comes very early, which is the subject of chapter 07.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## All of it in 25 lines
 #
-# Draw a data point, a source sample and a time; regress; repeat. Then follow the network with Euler's method.
+# Draw a data point, a source sample and a time; regress; repeat. Then follow the network with Euler's method (chapter 02).
 
 # %% slideshow={"slide_type": "fragment"}
 torch.manual_seed(0)  # the initial weights
@@ -636,20 +789,23 @@ gap_weights = max(float((a - b).detach().abs().max()) for a, b in weights)
 gap_samples = float((samples - solution.x).abs().max())
 assert gap_weights < 1e-5, gap_weights
 assert gap_samples < 1e-4, gap_samples
+print(f"25 lines and fmcore: largest difference of a weight {gap_weights:.0e}, of a sample {gap_samples:.0e}")
 
-# %% slideshow={"slide_type": "subslide"}
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 3)
 plotting.clouds(source=start, limit=3.0, title="start", ax=axes[0])
 plotting.clouds(model=samples, limit=3.0, title="25 lines", ax=axes[1])
 plotting.clouds(data=points[:1000], limit=3.0, title="data", ax=axes[2])
 figure
 
+# %% [markdown] slideshow={"slide_type": "-"}
+# The samples lie on two moons, but blurred ones, with points between them.
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A better training
 #
-# After a thousand steps the moons are blurred. Now four hidden layers, 2,000 steps of 512 samples, a learning rate
-# that falls to zero, and an average over the last weights. `fmcore.training.train` does all that; the loss is the one
-# you know.
+# Now four hidden layers, 2,000 steps of 512 samples, a learning rate that falls to zero, and an average over the last
+# weights. `fmcore.training.train` does all that; the loss is the same.
 
 
 # %% slideshow={"slide_type": "fragment"}
@@ -670,9 +826,11 @@ x1 = points[torch.randint(len(points), (8192,), generator=generator)]
 x0, t = torch.randn(8192, 2, generator=generator), path.t_max * torch.rand(8192, generator=generator)
 with torch.no_grad():
     L_learned, L_exact = (float(losses.conditional_flow_matching(v, path, x0, x1, t)) for v in (learned, exact))
+smooth = run.losses.unfold(0, 100, 20).mean(dim=1)
+print(f"training loss, mean of 100 steps: from {smooth[0]:.2f} to {smooth[-1]:.2f}")
 print(f"L_CFM of the trained network {L_learned:.3f}, of the exact velocity {L_exact:.3f}")
 
-smooth = run.losses.unfold(0, 100, 20).mean(dim=1)
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 steps = 100 + 20 * torch.arange(len(smooth))
 figure = plotting.curves(
     steps, {"": smooth}, xlabel="training step", ylabel="$L_{CFM}$, mean of 100 steps", colors={"": style.MODEL}
@@ -683,9 +841,9 @@ ax.text(2000, L_exact - 0.01, "C, the loss of the exact velocity $u^*$", ha="rig
 ax.set_ylim(L_exact - 0.08, float(smooth.max()) + 0.02)
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# The loss falls by about a third and stays far above zero. What counts is its distance from the dashed line, which is
-# $L_{\mathrm{FM}}$, the error of the network. A loss curve of flow matching says little as long as $C$ is not known.
+# %% [markdown] slideshow={"slide_type": "-"}
+# The loss stays far above zero. What counts is its distance from the dashed line, which is $L_{\mathrm{FM}}$, the error of the
+# network. Without $C$, a loss curve of flow matching says little about quality.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Sampling
@@ -707,33 +865,54 @@ def to_data(x):
     return sum(wasserstein2(x, other) for other in new_data[:4]) / 4
 
 
+# %% slideshow={"slide_type": "-"}
 distances = {"noise": to_data(x0), "25 lines": to_data(samples), "longer training": to_data(learned_flow.x)}
-distances["yardstick: fresh data"] = (to_data(new_data[4]) + to_data(new_data[5])) / 2
-colors = dict(zip(distances, (style.SOURCE, style.MODEL, style.MODEL, style.DATA), strict=True))
+distances["reference: fresh data"] = (to_data(new_data[4]) + to_data(new_data[5])) / 2
+W2_ratio = distances["longer training"] / distances["reference: fresh data"]
 print(f"dopri5: {learned_flow.nfe} network evaluations (NFE)")
+print(f"W2 after longer training, over that of fresh data: {W2_ratio:.2f}")
+colors = dict(zip(distances, (style.CYCLE[4], style.MODEL, style.MODEL, style.DATA), strict=True))
 plotting.bars(distances, xlabel="$W_2$ to 1,000 fresh data points, mean of four sets", colors=colors)
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Fresh data are not at distance 0 either; the longer training comes close to that reference.
 
 # %% slideshow={"slide_type": "subslide"}
 plotting.snapshots(learned_flow, times=[0, 0.25, 0.5, 0.75, 1], limit=3.0)
 
+# %% [markdown] slideshow={"slide_type": "-"}
+# The network carries 1,000 source samples to the two moons.
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Learned against exact
 #
-# The exact $u^*$ is known at every place and time, so we can say where the network is wrong. Black arrows: $u^*$ at
-# points of $p_t$. Teal arrows on top: the network.
+# The exact $u^*$ is known at every place and time, so we can say where the network is wrong. Draw the difference $v_\theta - u^*$ at
+# samples of $p_t$, with one scale for all times.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 x0 = torch.randn(2000, 2, generator=torch.Generator().manual_seed(12))
-figure, axes = plotting.canvas(1, 3)
-for ax, time in zip(axes, (0.2, 0.6, 0.95), strict=True):
-    where = path.interpolate(x0[:80], points[:80], time)
+differences = {}
+for time in (0.2, 0.6, 0.95):
+    where = path.interpolate(x0, points, time)
     with torch.no_grad():
-        arrows = ((exact(where, time), style.EXACT, 0.009), (learned(where, time), style.MODEL, 0.004))
-    ax.scatter(*points.T, s=1.5, color=style.MUTED, alpha=0.4, linewidths=0)
-    for u, color, width in arrows:
-        ax.quiver(*where.T, *u.T, color=color, angles="xy", scale_units="xy", scale=3, width=width, headwidth=4)
-    style.blank(ax, 3.0).set_title(f"t = {time}")
+        u, difference = exact(where, time), learned(where, time) - exact(where, time)
+    differences[time] = where, difference
+    length_of_u, length_of_error = (v.square().sum(dim=1).mean().sqrt() for v in (u, difference))
+    print(f"t = {time:4}   root mean square length: u* {length_of_u:.2f}, error of the network {length_of_error:.2f}")
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
+figure, axes = plotting.canvas(1, 3)
+for ax, (time, (where, difference)) in zip(axes, differences.items(), strict=True):
+    plotting.clouds(data=points, limit=3.0, size=1.0, ax=ax)
+    ax.quiver(
+        *where[:150].T, *difference[:150].T, color=style.PATH, angles="xy", scale_units="xy", scale=1, width=0.006
+    )
+    ax.set_title(f"error of the network, t = {time}")
 figure
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Arrows: the error of the network, as long as it is; small dots: the data. Early the errors are hardly visible; near $t = 1$ they are
+# large and have no common direction.
 
 # %% slideshow={"slide_type": "subslide"}
 grid = torch.cat([torch.linspace(0, 0.9, 19), torch.tensor([0.92, 0.94, 0.96, 0.98, 0.99])])
@@ -744,18 +923,20 @@ for time in grid:
         misfit.append((learned(xt, time) - exact(xt, time)).square().mean())
     variance.append(target_variance(xt, time, exact).mean())
 misfit, variance = torch.stack(misfit), torch.stack(variance)
+error_early = float((misfit / variance)[grid <= 0.5].max())
+print(f"squared error over variance of the targets: at most {error_early:.2%} for t up to 0.5, ", end="")
+print(f"{misfit[-1] / variance[-1]:.1f} at t = {grid[-1]:.2f}")
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 names = ("variance of the targets", "squared error of the network")
 curves = dict(zip(names, (variance, misfit), strict=True))
 colors = dict(zip(names, (style.PATH, style.MODEL), strict=True))
-plotting.curves(grid, curves, xlabel="t", ylabel="mean, a dimension", log="y", markers=True, colors=colors)
+plotting.curves(grid, curves, xlabel="t", ylabel="mean per dimension", log="y", markers=True, colors=colors)
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# The upper curve is the variance of the targets that the network was shown, $\mathbb{E}\|(x_1 - x_0) - u^*\|^2$; the
-# lower is its own error, $\mathbb{E}\|v_\theta - u^*\|^2$. For $t \le 0.5$ the error is below one per cent of that
-# variance: the network has averaged over thousands of wrong targets and found their mean. Towards $t = 1$ the curves
-# meet. There $u^*$ points at single training points, and the network has not learned those. That is no failure: a
-# network equal to $u^*$ would only reproduce its training set. Chapters 07 and 08 are about this gap.
+# %% [markdown] slideshow={"slide_type": "-"}
+# For $t \le 0.5$ the error is a small part of the variance of the targets: from many wrong targets the network has learned their
+# mean. Towards $t = 1$ the error exceeds the variance. There $u^*$ points at single training points, and the network
+# has not learned those. That is welcome: a network equal to $u^*$ would only reproduce its training set (chapters 07 and 08).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Straight lines, curved flow
@@ -772,7 +953,7 @@ predict.ask(
     ],
     answer=1,
     because="At each place the flow takes the average over the lines that pass there, and this "
-    "average changes along the way. Where two lines cross, the flow has one velocity "
+    "average changes along a trajectory, so it bends. Where two lines cross, the flow has one velocity "
     "only, so its trajectories cannot cross.",
 )
 
@@ -784,16 +965,27 @@ ends = line_data[torch.randint(3, (60,), generator=generator)]
 lines = torch.stack([path.interpolate(start, ends, time) for time in moments])
 flow_1d = solvers.solve(closed_form.EmpiricalVelocity(line_data), start, t1=path.t_max, times=moments).trajectory
 
+
+def crossing(states):
+    """Share of the pairs of trajectories (T, B) that have changed their order by t = 0.95, before they all meet."""
+    ahead = states[:, :, None] > states[:, None, :]  # which of two is ahead, at each time
+    return float((ahead[0] != ahead[95]).sum() / (len(start) * (len(start) - 1)))
+
+
+crossings = [crossing(lines[..., 0]), crossing(flow_1d[..., 0])]
+print(f"pairs that cross: lines {crossings[0]:.0%}, flow {crossings[1]:.0%}")
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "subslide"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 2, height=3.6, sharey=True)
-crossings = []
 for ax, name, states in zip(axes, ("lines", "flow of $u^*$"), (lines[..., 0], flow_1d[..., 0]), strict=True):
     for point, color in zip(line_data, (style.DATA, style.PATH, style.CYCLE[4]), strict=True):
         ax.plot(moments, states[:, (states[-1] - point).abs() < 0.05], color=color, linewidth=1.1, alpha=0.8)
-    ahead = states[:, :, None] > states[:, None, :]  # which of two is ahead, at each time
-    crossings.append(float((ahead[0] != ahead[95]).sum() / (60 * 59)))  # until t = 0.95, before they all meet
-    ax.set(xlabel="t", title=f"{name}: {crossings[-1]:.0%} of the pairs cross")
+    ax.set(xlabel="t", title=name)
 axes[0].set_ylabel("x")
 figure
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Three data points on a line; colour shows where a trajectory ends. The lines cross; the trajectories of the flow bend and do not.
 
 
 # %% slideshow={"slide_type": "subslide"}
@@ -809,39 +1001,40 @@ panels = {
     "network": learned_flow.trajectory[:, :300],
 }
 detours = {name: float(detour(states).median()) for name, states in panels.items()}
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 figure, axes = plotting.canvas(1, 3)
 for ax, (name, states) in zip(axes, panels.items(), strict=True):
     plotting.trajectories((moments, states), count=120, limit=3.0, title=f"{name}: detour {detours[name]:.2f}", ax=ax)
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# Colour is time, from orange at the source to blue at the data; the detour is the length of a trajectory over the
-# distance between its ends, here the median over the trajectories. A solver must follow the bends, which costs
-# evaluations; chapter 05 pairs source and data better, so that there are fewer.
+# %% [markdown] slideshow={"slide_type": "-"}
+# Colour is time: orange at the source ($t = 0$), then pink, dark violet at the data ($t = 1$). The **detour** is the length
+# of a trajectory over the distance between its ends, here the median over the trajectories. A solver must follow the
+# bends, which costs evaluations; chapter 05 pairs source and data so that trajectories bend less.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Real data: handwritten digits
 #
-# Nothing above depends on the plane. An 8x8 image is a point in $\mathbb{R}^{64}$, and scikit-learn brings 1,797 of
-# them: 1,500 to train on, 297 held out. The same loss, the same network with 64 inputs, and the exact velocity of the
-# training images.
+# Nothing above depends on the plane. An image of $8 \times 8$ pixels is a point in $\mathbb{R}^{64}$. We take the handwritten
+# digits of scikit-learn, the same loss, a wider network with 64 inputs, and the exact velocity of the training images.
 
 # %% jupyter={"source_hidden": true} slideshow={"slide_type": "fragment"} tags=["hide-input"]
 predict.ask(
-    "Both velocities start from the same noise. Where do they end?",
+    "The exact velocity of the training images and the network start from the same noise samples. Where do they end?",
     [
         "both at training images",
         "both at new images",
         "the exact one at training images, the network at new ones",
     ],
     answer=2,
-    because="u* is the exact velocity of the 1,500 images and carries the noise to exactly these. "
-    "The network has not learned u* near t = 1, and so it makes images that are not in "
-    "the training set.",
+    because="u* is the exact velocity of the training images and carries the noise to exactly these. "
+    "The network differs from u* near t = 1, and so it makes images that are not in the training set.",
 )
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 digits = data.digits()
+print(f"{len(digits.train):,} training images, {len(digits.held_out)} held out")
 SCALE = 3.0  # stretched, so that the images reach further than the noise
 train, held_out = SCALE * digits.scaled(digits.train), SCALE * digits.scaled(digits.held_out)
 
@@ -850,6 +1043,7 @@ network = networks.MLP(64, width=256, depth=3)
 config = training.TrainingConfig(steps=2000, batch=256, lr=1e-2, decay="cosine", ema=0.99)
 digit_run = training.train(network, flow_matching_loss, train, config, progress=False)
 
+# %% slideshow={"slide_type": "-"}
 noise = torch.randn(297, 1, 8, 8, generator=torch.Generator().manual_seed(14))
 copies = solvers.solve(closed_form.EmpiricalVelocity(train), noise, t1=path.t_max)
 made = solvers.solve(digit_run.ema, noise, t1=path.t_max)
@@ -862,19 +1056,24 @@ def nearest(images):
     return torch.cdist(images.flatten(1), train.flatten(1)).div(SCALE).topk(2, largest=False)
 
 
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
 columns = []
 for images in (copies.x[:12], made.x[:12]):
     columns += [images / SCALE, train[nearest(images).indices[:, 0]] / SCALE]
 rows = ["exact $u^*$", "nearest in training", "network", "nearest in training"]
 plotting.images(torch.cat(columns), columns=12, rows=rows)
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# Each column starts from one noise. Is the network's sample new, or a copy with some noise on it? Two numbers tell:
-# how far the nearest training image is, and whether it stands out, that is, how far it is compared with the *second*
-# nearest. For scale, the same numbers for held-out digits (new and real), for training images with noise added
-# (copies that are just as far away as the network's samples), and for noise alone, as wide as the pixels.
+# %% [markdown] slideshow={"slide_type": "-"}
+# Each column starts from one noise sample. The exact velocity makes training images; the network's samples differ from
+# their nearest training images.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Is the network's sample new, or a copy with some noise on it? Two numbers help: the distance to the nearest training image, and
+# that distance over the distance to the *second* nearest. If a sample is a copy, its original stands out and the ratio is small.
+# For comparison, the same numbers for held-out digits (new and real), for training images with noise added (copies about as far
+# away as the network's samples), and for noise alone, as wide as the pixels.
+
+# %% slideshow={"slide_type": "-"}
 found = nearest(made.x)
 far = float(found.values[:, 0].mean()) * SCALE / 8  # noise of that length in 64 dimensions
 sets = {
@@ -888,79 +1087,115 @@ distance_to = {name: nearest(images).values for name, images in sets.items()}
 stands_out = {name: float((d[:, 0] / d[:, 1]).mean()) for name, d in distance_to.items()}
 for name, d in distance_to.items():
     print(f"{name:16} nearest at {d[:, 0].mean():4.2f}   nearest over second nearest {stands_out[name]:.2f}")
-same = float((found.indices[:, 0] == nearest(copies.x).indices[:, 0]).float().mean())
-print(f"network and u* from the same noise have the same nearest training image: {same:.0%}")
-
 means = {name: float(d[:, 0].mean()) for name, d in distance_to.items()}
-shades = dict(zip(sets, (style.EXACT, style.DATA, style.MODEL, style.MUTED, style.SOURCE), strict=True))
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "-"} tags=["hide-input"]
+shades = dict(zip(sets, (style.EXACT, style.DATA, style.MODEL, style.PATH, style.CYCLE[4]), strict=True))
 figure, axes = plotting.canvas(1, 2, height=2.6)
 plotting.bars(means, title="distance to the nearest", colors=shades, ax=axes[0])
 plotting.bars(stands_out, title="nearest over second nearest", colors=shades, ax=axes[1])
 axes[1].set_yticklabels([])
 figure
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# The exact velocity copies: its samples *are* training images. The network's are not. No training image stands out as
-# the one that they were made from: the nearest is almost as far as the second nearest, as for held-out digits, while
-# for noisy copies it is clearly nearer. Still, both velocities agree for most of the way: about three in ten samples
-# of the network have as their nearest training image the very one that $u^*$ reaches from the same noise.
+# %% [markdown] slideshow={"slide_type": "-"}
+# The exact velocity copies: its samples *are* training images. The network's samples are not: their nearest training image is
+# almost as far as the second nearest, as for held-out digits, while for noisy copies it is clearly nearer.
+
+# %% slideshow={"slide_type": "subslide"}
+reached, nearest_of_network = nearest(copies.x).indices[:, 0], found.indices[:, 0]
+same = float((nearest_of_network == reached).float().mean())
+by_chance = float((nearest_of_network[:, None] == reached).float().mean())  # unrelated noise samples
+print(f"nearest training image of the network's sample = image that u* reaches: {same:.0%}")
+print(f"for pairs of unrelated noise samples: {by_chance:.1%}")
+
+# %% [markdown] slideshow={"slide_type": "-"}
+# Still, the two flows are related: far more often than by chance, the training image nearest to the network's sample is the
+# very one that $u^*$ reaches from the same noise sample.
 #
-# The samples are not good yet. They are farther from the training images than real digits are, and some are no digits
-# at all: a small network, seconds of training. Chapter 06 trains a U-Net. Why a network generalizes at all, when the
-# minimizer of its loss copies, is the question of chapters 07 and 08.
+# The samples are farther from the training images than real digits are: this is a small network, trained for seconds. Chapter 06
+# trains a U-Net. Why a network generalizes at all, when the minimizer of its loss copies, is the question of chapters 07 and 08.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What you saw
 
-# %% slideshow={"slide_type": "skip"}
-spread_of_C = max(abs(constant - C) / C for constant in constants)
-error_early = float((misfit / variance)[grid <= 0.5].max())
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["hide-input"]
 control_ratio = float(distance_control[-1] / distance[-1])
-W2_ratio = distances["longer training"] / distances["yardstick: fresh data"]
 far_ratio = means["network"] / means["held-out digits"]
-
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
-rows = [
-    Claim("u* as a softmax by hand and in fmcore: largest difference", gap_by_hand, below(1e-4)),
+first_rows = [
     Claim("u* and the average of pairs that meet at x: standard errors", worst_place, below(4)),
-    Claim("flow of u* against p_t, W2 in yardsticks, worst t", max(marginal_ratios), below(1.5)),
+    Claim("flow of u* against p_t: W2 over that of two samples of p_t, worst t", max(marginal_ratios), below(1.5)),
+    Claim(
+        "Jacobian of u*, largest singular value at samples of p_t: power of 1 - t", rates[0], about(-1, 0.05), digits=1
+    ),
+    Claim("the same halfway between two data points: power of 1 - t", rates[1], about(-3, 0.05), digits=1),
     Claim("gradient of L_CFM minus gradient of L_FM: power of N", slope, about(-0.5, 0.04), digits=1),
-    Claim("cosine of the two gradients at N = 16,384", cosine[-1], above(0.999)),
-    Claim("distance of the control's gradient over that one, same N", control_ratio, above(10)),
     Claim("L_CFM - L_FM against C, three models: relative difference", spread_of_C, below(0.03)),
     Claim("25 lines and fmcore: largest difference of a weight", gap_weights, below(1e-5)),
+    Claim("learned samples against fresh data: W2 over that of two fresh sets", W2_ratio, below(1.5)),
+    Claim("pairs of trajectories of u* that cross", crossings[1], exactly(0), digits=0),
+    Claim("digits, exact u*: distance to the nearest training image", means["exact u*"], below(0.005), digits=2),
+]
+
+# %% jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["hide-input"]
+more_rows = [
+    Claim("u* as a softmax by hand and in fmcore: largest difference", gap_by_hand, below(1e-4)),
+    Claim(
+        "Jacobian of u* at samples of p_t, against 1 / (1 - t): relative difference", formula_gap_typical, below(0.02)
+    ),
+    Claim("Jacobian of u* halfway, against its formula: relative difference", formula_gap, below(0.02)),
+    Claim("cosine of the two gradients at N = 16,384", cosine[-1], above(0.999)),
+    Claim("distance from the gradient of L_FM: control over L_CFM, same N", control_ratio, above(10)),
     Claim("25 lines and fmcore: largest difference of a sample", gap_samples, below(1e-4)),
     Claim("loss of u* over loss of the trained network", L_exact / L_learned, between(0.95, 1)),
-    Claim("learned samples against fresh data, W2 in yardsticks", W2_ratio, below(1.5)),
-    Claim("network evaluations of dopri5 for that", learned_flow.nfe, below(120)),
+    Claim("network evaluations of dopri5 for the learned samples", learned_flow.nfe, below(120)),
     Claim("error of the network over variance of its targets, t up to 0.5", error_early, below(0.01)),
+    Claim("the same at t = 0.99", misfit[-1] / variance[-1], above(1)),
     Claim("pairs of conditional lines that cross", crossings[0], about(0.37, 0.02), digits=2),
-    Claim("pairs of trajectories of u* that cross", crossings[1], exactly(0), digits=0),
     Claim("detour of the trajectories of u* (a line has 1)", detours["flow of $u^*$"], about(1.77, 0.03), digits=1),
-    Claim("digits, exact u*: distance to the nearest training image", means["exact u*"], below(0.005), digits=2),
-    Claim("digits, network: the same, over that of held-out digits", far_ratio, above(0.9)),
+    Claim("digits, network: distance to the nearest, over that of held-out digits", far_ratio, above(1)),
     Claim("digits, network: nearest over second nearest training image", stands_out["network"], above(0.85)),
+    Claim("digits, noisy copies: nearest over second nearest", stands_out["noisy copies"], below(0.8)),
+    Claim("network and u* from the same noise sample: same training image, over chance", same / by_chance, above(10)),
 ]
-claims.table(rows)
+
+# %% slideshow={"slide_type": "-"} tags=["nbval-check-output"]
+claims.table(first_rows + more_rows)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## To remember
 #
-# - The velocity of one pair is known; the velocity of the data set is its average over what may have led to $x$.
-# - Regression on noisy targets learns their mean. That is why the simple loss is enough, and why it never goes to zero.
+# - The velocity of one pair is known; the marginal velocity is its conditional mean given $x_t$, for any coupling.
+# - Regression on noisy targets learns their mean. That is why the simple loss is enough, and why it does not go to zero.
 # - Straight conditional paths do not give straight flows.
-# - The minimizer of the loss over finitely many data points copies them. What a trained network makes is a different matter.
+# - The minimizer of the loss over finitely many data points copies them, and is not Lipschitz up to $t = 1$. A trained network differs.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ## References
+#
+# - Pascal Vincent 2011. A connection between score matching and denoising autoencoders. *Neural Computation*.
+# - Yaron Lipman, Ricky T. Q. Chen, Heli Ben-Hamu, Maximilian Nickel, Matt Le 2023. Flow matching for generative modeling. ICLR.
+#   arXiv 2210.02747.
+# - Michael S. Albergo, Eric Vanden-Eijnden 2023. Building normalizing flows with stochastic interpolants. ICLR. arXiv 2209.15571.
+# - Michael S. Albergo, Nicholas M. Boffi, Eric Vanden-Eijnden 2023. Stochastic interpolants: a unifying framework for flows and
+#   diffusions. arXiv 2303.08797.
+# - Xingchao Liu, Chengyue Gong, Qiang Liu 2023. Flow straight and fast: learning to generate and transfer data with rectified
+#   flow. ICLR. arXiv 2209.03003.
+#
+# Where to read on: Yaron Lipman and others 2024, Flow matching guide and code, arXiv 2412.06264, on flow matching beyond $\mathbb{R}^d$;
+# Peter Holderrieth, Ezra Erives 2025, An introduction to flow matching and diffusion models, lecture notes of MIT 6.S184.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
 #
 # In [exercises/03_flow_matching.ipynb](exercises/03_flow_matching.ipynb); each has a check that says what is wrong.
 #
-# 1. **The conditional velocity** of the path of Lipman et al., which stops at a small Gaussian around each data point.
-# 2. **The marginal velocity** for a batch in which each row has its own time.
-# 3. **The loss.** Five lines, and four places to get a sign or an axis wrong.
-# 4. **The loss of a perfect network.** For Gaussian data the variance of the target can be computed with a pencil.
-# 5. **A sampler.** Euler's method, and where its last evaluation lies.
+# 1. **The velocity towards a small Gaussian.** Derive the velocity of the path of Lipman et al. that stops at a
+#    small Gaussian around each data point.
+# 2. **A source that is not Gaussian.** Theorem 1 with any source: derive the weights of the data points.
+# 3. **A loss that falls.** A training loss with three faults goes down smoothly. Find and mend them.
+# 4. **The loss of a perfect network.** For Gaussian pairs, correlated or not, the irreducible loss can be derived.
+# 5. **The weak form of Theorem 1.** A proof without densities, each step checked numerically.
+# 6. **How should a batch draw its times?** Measure what the way of drawing times does to the noise of the loss.
 #
 # <!-- next: written by fmcore.course.build -->
 #

@@ -150,7 +150,7 @@ def choice(name: str, attempt: Any, answer: Any, hints: Mapping[Any, str] | None
     """Check a choice (a word or a whole number); `hints` says what each wrong choice overlooks."""
     if attempt is None or attempt is Ellipsis:
         return _say(name, "not written yet")
-    if isinstance(attempt, list | tuple | dict | set) or getattr(attempt, "ndim", 0):
+    if isinstance(attempt, list | tuple | dict | set) or getattr(attempt, "ndim", 0) > 0:
         return _say(name, f"one choice is asked, a word or a number; your answer is a {type(attempt).__name__}")
     if attempt == answer:
         return _say(name, None)
@@ -170,7 +170,8 @@ def holds(name: str, condition: Any, otherwise: str) -> Outcome:
 
 
 def _say(name: str, problem: str | None) -> Outcome:
-    signs.say(f"✓ {name}: right." if problem is None else f"✗ {name}: {problem.rstrip('.')}.")
+    said = "right" if problem is None else problem
+    signs.say(f"{'✓' if problem is None else '✗'} {name}: {said if said.endswith(('.', '?', '!')) else f'{said}.'}")
     return Outcome(problem)
 
 

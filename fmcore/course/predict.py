@@ -68,20 +68,21 @@ class Question:
     def form(self) -> str:
         """The question as a form in HTML: the browser shows the feedback of the option that is chosen.
 
-        A fieldset with its legend names the group for screen readers, and the feedback is read out. JupyterLab's own
-        keys are off inside it, so that arrows go from option to option. method="dialog": Enter sends nothing anywhere.
+        A fieldset with its legend names the group for screen readers, and the feedback is read out. On an option
+        JupyterLab's own keys are off, so that arrows go to the next option and not to the next cell. method="dialog":
+        Enter sends nothing anywhere.
         """
         rules = "".join(
             f".prediction:has(.option-{i}:checked) .feedback-{i}{{display:block!important}}"
             for i in range(len(self.options))
         )
         radios = "".join(
-            f'<label style="display:block;padding:.15em 0"><input type="radio" name="option" class="option-{i}"> '
-            f"{escape(option)}</label>"
+            f'<label style="display:block;padding:.15em 0"><input type="radio" name="option" class="option-{i}" '
+            f'data-lm-suppress-shortcuts="true"> {escape(option)}</label>'
             for i, option in enumerate(self.options)
         )
         return (
-            f'<style>{rules}</style><form class="prediction" method="dialog" data-lm-suppress-shortcuts="true" '
+            f'<style>{rules}</style><form class="prediction" method="dialog" '
             f'style="line-height:1.5;white-space:normal"><fieldset style="border:0;margin:0;padding:0">'
             f'<legend style="padding:0;margin-bottom:.3em">{_LEAD} {escape(self.question)}</legend>{radios}</fieldset>'
             f'<div role="status">{"".join(self.verdict(i) for i in range(len(self.options)))}</div></form>'

@@ -58,6 +58,7 @@ def test_each_choice_has_its_own_feedback_and_a_wrong_one_keeps_the_explanation_
     for place in (0, 1):
         assert f".prediction:has(.option-{place}:checked) .feedback-{place}{{display:block!important}}" in form
         assert f'<div class="feedback-{place}" style="display:none' in form
+        assert f'class="option-{place}" data-lm-suppress-shortcuts="true">' in form  # arrows stay with the options
 
 
 def test_mistakes_of_authors_are_told() -> None:

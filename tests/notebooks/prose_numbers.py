@@ -40,7 +40,7 @@ NUMBER = re.compile(r"(?<![\w.^_{\\-])(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(e-?\d+)?
 ANY = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+(?:e[+-]?\d+)?")
 COUNT = "|".join(WORDS)
 SHARE = re.compile(rf"\b({COUNT}) (?:in|of|out of) (?:every )?({COUNT})\b", re.IGNORECASE)
-FRACTION = re.compile(rf"\b(?:({COUNT})[ -])?({'|'.join(PARTS)})s?\b", re.IGNORECASE)
+FRACTION = re.compile(rf"\b(?:({COUNT})[ -])?({'|'.join(PARTS)})s?\b(?!\s+turn)", re.IGNORECASE)
 # What carries digits without stating a result: code, formulas, links, headings, names and citations.
 NO_PROSE = [
     (r"```.*?```|\$\$.*?\$\$|<!--.*?-->|<[^>]+>", re.DOTALL),
@@ -51,7 +51,7 @@ NO_PROSE = [
         r"(?:(?:,| and| to)\s+\d+)*",
         re.IGNORECASE,
     ),
-    (r"arXiv[: ]+\d+\.\d+|\b(?:19|20)\d\d\b|\d+[-–]\d+|\d+ ?[x×] ?\d+(?: ?[x×] ?\d+)?|[A-Za-z]+-\d+k?", 0),
+    (r"arXiv[:\s]+\d+\.\d+|\b(?:19|20)\d\d\b|\d+[-–]\d+|\d+ ?[x×] ?\d+(?: ?[x×] ?\d+)?|[A-Za-z]+-\d+k?", 0),
 ]
 
 
