@@ -32,6 +32,7 @@ ORDER = [
     ["solvers"],
     ["likelihood"],
     ["metrics"],
+    ["policy"],
     ["experiments"],
     ["papers"],
     ["doctor", "course"],
