@@ -1358,7 +1358,7 @@ claims.table(first + on_the_sphere + of_paths + of_loss + of_networks + of_start
 # 2. **A sampler that is right for some dimensions only**, and why it looked right.
 # 3. **The concentration in closed form,** nearly exact in many dimensions.
 # 4. **The mean cosine grows with the concentration.** Its slope, and Newton's method.
-# 5. **How much do the targets disagree?** The variance behind the irreducible loss, for any source.
+# 5. **How much do the targets disagree?** The variance of the target when a start knows the direction of its data.
 # 6. **What is it worth to know the mean direction?** Tests with and without it, in few and in many dimensions.
 #
 # <!-- next: written by fmcore.course.build -->
