@@ -30,6 +30,7 @@ ORDER = [
     ["training"],
     ["ensemble"],
     ["solvers"],
+    ["mean_velocity"],
     ["likelihood"],
     ["metrics"],
     ["policy"],

@@ -46,6 +46,7 @@ NOTES = (
 )
 
 
+SEED = "training.seed"  # a run with another one is the same experiment
 # What is compared with the paper's order, by its name in `Row.ours` and in `Row.paper`, with the title of its column.
 COMPARED = {
     "nll_one": ("nll_one", "bits/dim, K = 1"),
@@ -63,7 +64,7 @@ class Row:
         paper: nll_one, nll_many, draws, fid, nfe.
         by_seed: ours for each seed of the training: nll_one, nll_many, draws, nll_error, fid, classifier_distance,
             real_distance, nfe, steps, generated.
-        changed: settings of our run that differ from the catalog, apart from the evaluation; each as field=value.
+        changed: settings of our runs that differ from the catalog, apart from seed and evaluation; as field=value.
     """
 
     size: str
@@ -143,7 +144,7 @@ def measured(record: dict[str, Any]) -> dict[str, float | None]:
 
 
 def changed(record: dict[str, Any]) -> tuple[str, ...]:
-    """The settings in which a run differs from the experiment of its name, apart from those of the evaluation.
+    """The settings in which a run differs from the experiment of its name, apart from its seed and the evaluation.
 
     What the configuration of an older record lacks is what was done before there was a choice.
     """
@@ -151,7 +152,7 @@ def changed(record: dict[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{name.rpartition('.')[2]}={ours[name]}"
         for name, value in named.items()
-        if not name.startswith("evaluation.") and name in ours and ours[name] != value
+        if not name.startswith("evaluation.") and name != SEED and name in ours and ours[name] != value
     )
 
 
