@@ -1,8 +1,9 @@
-"""Numbers in the prose of a chapter that nothing on its page shows: claims that a reader has to take on trust.
+"""Numbers and comparisons in the prose of a chapter that nothing on its page shows: a reader takes them on trust.
 
 A number is backed where an output or the code of the page, or a table of a paper in data/reference, has it, rounded as
 in the prose. A share in percent is backed by the share, a fraction in words ("a third", "three in ten", "twice") by a
-number of the same section that rounds to it.
+number of the same section that rounds to it. A comparison ("larger than") is backed where its section prints or draws
+something; that it is the right thing, only reading tells.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ ANY = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+(?:e[+-]?\d+)?")
 COUNT = "|".join(WORDS)
 SHARE = re.compile(rf"\b({COUNT}) (?:in|of|out of) (?:every )?({COUNT})\b", re.IGNORECASE)
 FRACTION = re.compile(rf"\b(?:({COUNT})[ -])?({'|'.join(PARTS)})s?\b(?!\s+turn)", re.IGNORECASE)
+COMPARED = re.compile(
+    r"\b(larger|smaller|fewer|worse|better|higher|lower|nearer|farther|faster|slower|cheaper)\s+than\b", re.IGNORECASE
+)
+# What sums up, and shows nothing of its own.
+SUMMARIES = re.compile(r"^##+ (To remember|Exercises|References|Notation|Words of the course)\b", re.MULTILINE)
 # What carries digits without stating a result: code, formulas, links, headings, names and citations.
 NO_PROSE = [
     (r"```.*?```|\$\$.*?\$\$|<!--.*?-->|<[^>]+>", re.DOTALL),
@@ -167,3 +173,25 @@ def unbacked(notebook: Any, known: set[float]) -> list[Number]:
         return any(abs(value - number.value) <= number.rounding for value in near)
 
     return [number for number in page.numbers if not backed(number)]
+
+
+def comparisons(notebook: Any) -> list[str]:
+    """The comparisons of a chapter, each with what stands around it, in sections that print and draw nothing."""
+    found: list[list[str]] = [[]]
+    shows, summary = [False], False
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            data = [output.get("data", {}) for output in cell.get("outputs", [])]
+            shows[-1] |= any(output.get("text") for output in cell.get("outputs", [])) or any(
+                "image/png" in d for d in data
+            )
+            continue
+        if re.search(r"^##? ", cell.source, re.MULTILINE):
+            found.append([])
+            shows.append(False)
+        if re.search(r"^##+ ", cell.source, re.MULTILINE):
+            summary = bool(SUMMARIES.search(cell.source))
+        text = prose(cell.source)
+        if not summary:
+            found[-1] += [text[max(0, m.start() - 60) : m.end() + 40] for m in COMPARED.finditer(text)]
+    return [said for some, shown in zip(found, shows, strict=True) if not shown for said in some]

@@ -81,6 +81,20 @@ def test_a_fraction_in_words_must_stand_near_by():
 
 
 @pytest.mark.parametrize("pair", CHAPTERS, ids=lambda pair: pair.name)
+def test_a_comparison_stands_where_something_is_shown(pair):
+    assert prose_numbers.comparisons(stored(pair)) == []
+
+
+def test_a_comparison_beside_nothing_is_found():
+    shown = new_code_cell("", outputs=[new_output("stream", text="0.3\n")])
+    says, sums_up = (
+        new_markdown_cell(f"{head}\n\nOne is larger\nthan the other.") for head in ("## One", "## To remember")
+    )
+    assert len(prose_numbers.comparisons(new_notebook(cells=[says, new_markdown_cell("## Two"), shown]))) == 1
+    assert prose_numbers.comparisons(new_notebook(cells=[says, shown, sums_up])) == []
+
+
+@pytest.mark.parametrize("pair", CHAPTERS, ids=lambda pair: pair.name)
 def test_a_chapter_names_its_sources_and_where_to_read_on(pair):
     (cell,) = [text for text in words(stored(pair)) if "## References" in text]
     assert len(re.findall(r"\b(?:19|20)\d\d\b", cell)) >= 2
