@@ -1383,8 +1383,8 @@ claims.table(first + of_the_flow + of_the_solver + of_the_model)
 #   v-prediction.
 # - Karras, Aittala, Aila, Laine 2022. *Elucidating the Design Space of Diffusion-Based Generative Models.* NeurIPS.
 #   arXiv 2206.00364. Scale and times of a sampler as free choices.
-# - Kingma, Gao 2023. *Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation.* NeurIPS. arXiv
-#   2303.00848. Losses compared by their weight at each noise level.
+# - Kingma, Gao 2023. *Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation.* NeurIPS.
+#   arXiv 2303.00848. Losses compared by their weight at each noise level.
 # - Albergo, Vanden-Eijnden 2023. *Building Normalizing Flows with Stochastic Interpolants.* ICLR. arXiv 2209.15571.
 #   The cosine path as an interpolant.
 #

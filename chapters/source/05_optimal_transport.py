@@ -1500,14 +1500,14 @@ claims.table(first + of_the_pairs + of_the_batch + of_the_rest)
 #   arXiv 2209.03003. Straightness and reflow.
 # - Cuturi 2013. *Sinkhorn Distances: Lightspeed Computation of Optimal Transport.* NeurIPS. arXiv 1306.0895.
 # - Olkin, Pukelsheim 1982. *The Distance between Two Random Vectors with Given Dispersion Matrices.* Linear Algebra
-#   and its Applications 48. The optimal map between Gaussians.
+#   and its Applications. The optimal map between Gaussians.
 # - Li, Jiang, Kodaira, Tomizuka, Keutzer, Xu 2024. *Immiscible Diffusion: Accelerating Diffusion Training with Noise
 #   Assignment.* NeurIPS. arXiv 2406.12303. The nearest of a few.
 # - Lee, Kim, Lee 2025. *Is There a Better Source Distribution than Gaussian?* arXiv 2512.18184. The FIDs by number of
 #   steps.
 # - Villani 2009. *Optimal Transport: Old and New.* Springer.
-# - Peyré, Cuturi 2019. *Computational Optimal Transport.* Foundations and Trends in Machine Learning 11. arXiv
-#   1803.00567.
+# - Peyré, Cuturi 2019. *Computational Optimal Transport.* Foundations and Trends in Machine Learning.
+#   arXiv 1803.00567.
 #
 # Where to read on: Peyré & Cuturi 2019 for optimal transport as computation, from assignments to Sinkhorn; Liu et al.
 # 2023 for what reflow guarantees.

@@ -348,13 +348,8 @@ def exercise_6(experiment: Any) -> Outcome:
             if problem := _unlikely_distances(found, spread):
                 return checks.holds("experiment", False, problem)
             runs.append(found)
-    if not measurements.same(runs[0], runs[1], keys[:3]):
-        said = "two runs with the same seed differ; take all random numbers from a generator that starts from the seed"
-        return checks.holds("experiment", False, said)
-    if measurements.same(runs[0], runs[2], ["model"]):
-        return checks.holds(
-            "experiment", False, "another seed gives the same distances; draw new samples for each seed"
-        )
+    if problem := measurements.repeated(runs, keys[:3], [["model"]], "distances; draw new samples"):
+        return checks.holds("experiment", False, problem)
     outcome = checks.holds("experiment", True, "")
     for found in runs:
         falls = [float(values[0] - values[-1]) for values in map(torch.as_tensor, (found["model"], found["control"]))]

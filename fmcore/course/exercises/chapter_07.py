@@ -380,11 +380,8 @@ def exercise_6(experiment: Any) -> Outcome:
                         "experiment", False, f"{said}; does the control share number, mean, covariance?"
                     )
             runs.append(found)
-    if not measurements.same(runs[0], runs[1], keys[:2]):
-        said = "two runs with the same seed differ; take all random numbers from a generator that starts from the seed"
-        return checks.holds("experiment", False, said)
-    if measurements.same(runs[0], runs[2], ["data"]):
-        return checks.holds("experiment", False, "another seed gives the same times; draw new pairs for each seed")
+    if problem := measurements.repeated(runs, keys[:2], [["data"]], "times; draw new pairs"):
+        return checks.holds("experiment", False, problem)
     outcome = checks.holds("experiment", True, "")
     for found in runs:
         means = [float(torch.as_tensor(found[key]).double().mean()) for key in keys[:2]]

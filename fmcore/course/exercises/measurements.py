@@ -53,12 +53,27 @@ def three_runs(
         if problem := unlikely(run):
             return checks.holds("experiment", False, problem)
         runs.append(run)
-    if not same(runs[0], runs[1], measured):
-        said = "two runs with the same seed differ; take all random numbers from a generator that starts from it"
-        return checks.holds("experiment", False, said)
-    if any(same(runs[0], runs[2], [key]) for key in measured):
-        return checks.holds("experiment", False, "another seed gives the same numbers; draw new ones for each seed")
+    if problem := repeated(runs, measured, [[key] for key in measured], "numbers; draw new ones"):
+        return checks.holds("experiment", False, problem)
     return runs
+
+
+def repeated(
+    runs: Sequence[Mapping[str, Any]], measured: Sequence[str], new: Sequence[Sequence[str]], words: str
+) -> str | None:
+    """What is wrong with reports for the seeds 1, 1 and 2: the first two are the same, the third one is not.
+
+    Args:
+        runs: the reports; more may follow.
+        measured: the keys that the same seed must give again.
+        new: groups of keys, none of which another seed may give again.
+        words: what another seed gives again, and what to do: "times; draw new pairs".
+    """
+    if not same(runs[0], runs[1], measured):
+        return "two runs with the same seed differ; take all random numbers from a generator that starts from the seed"
+    if any(same(runs[0], runs[2], keys) for keys in new):
+        return f"another seed gives the same {words} for each seed"
+    return None
 
 
 def numbers(value: Any) -> Tensor | None:
